@@ -1,0 +1,125 @@
+-- Lift limits now: remove them, append the events and tell everyone, in one step and once.
+--
+-- Every key that is removed has to be named beforehand. If the index holds a limit in the scope that was not named,
+-- nothing is changed and the missing targets are returned; the caller names them and calls again.
+--
+-- KEYS  1 order               hash    epoch, notice (ID of the last one), run_id of the server that made the epoch
+--       2 active              zset    target -> resume time
+--       3 causes              hash    target -> the event that set its resume time
+--       4 events              stream  every report and every clear
+--       5 applied:<client>    string  "<call number>|<reply>" of the client's last call
+--       6.. limit:<target>    string  resume time, expires with the limit; one per target named below
+-- ARGV  1 call_number         integer > 0, grows by one with each new call of this client
+--       2 new_epoch           random token, used if a new order of IDs has to begin
+--       3 run_id              of the server as the client knows it, or ""
+--       4 channel             of the notices
+--       5 max_events          integer > 0, approximate length of the stream
+--       6 applied_ttl_ms      integer > 0
+--       7 scope               "all", "backend" or "target"
+--       8 scope_target        encoded target of the scope, "" for all
+--       9 scope_names         members of a JSON object: backend and model of the scope
+--      10 details             members of a JSON object: who clears
+--      11.. two per target:   encoded target, names (members of a JSON object: backend and model)
+-- returns {reply, now_ms}     reply is JSON: {"epoch":…,"cleared":[[event_id, encoded target], …]}
+--         {"", now_ms, target, …}  nothing done, these were not named
+--         an error SUPERSEDED when a later call of the same client has already been applied
+
+local FIRST_TARGET = 11
+local ARGUMENTS_PER_TARGET = 2
+local FIRST_LIMIT_KEY = 6
+
+local order_key, active_key, causes_key, events_key, applied_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local call_number, new_epoch, run_id = tonumber(ARGV[1]), ARGV[2], ARGV[3]
+local channel, max_events, applied_ttl_ms = ARGV[4], ARGV[5], ARGV[6]
+local scope, scope_target, scope_names, details = ARGV[7], ARGV[8], ARGV[9], ARGV[10]
+
+local function integer(number)
+  return string.format('%.0f', number)
+end
+
+-- A right that is missing must be found before the first write: Redis does not undo a script that fails half-way.
+if redis.acl_check_cmd and not redis.acl_check_cmd('PUBLISH', channel, '') then
+  return redis.error_reply('NOPERM this user may not PUBLISH to ' .. channel)
+end
+
+local time = redis.call('TIME')
+local now_ms = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+
+local applied = redis.call('GET', applied_key)
+if applied then
+  local number, reply = string.match(applied, '^(%d+)|(.*)$')
+  number = tonumber(number)
+  if number == call_number then
+    return {reply, integer(now_ms)}
+  elseif number > call_number then
+    return redis.error_reply('SUPERSEDED call ' .. ARGV[1] .. ' came after call ' .. integer(number))
+  end
+end
+
+local function in_scope(target)
+  if scope == 'all' then
+    return true
+  elseif target == scope_target then
+    return true
+  end
+  return scope == 'backend' and string.sub(target, 1, #scope_target + 1) == scope_target .. '/'
+end
+
+local named = {}
+for first = FIRST_TARGET, #ARGV, ARGUMENTS_PER_TARGET do
+  named[ARGV[first]] = true
+end
+local missing = {'', integer(now_ms)}
+for _, target in ipairs(redis.call('ZRANGEBYSCORE', active_key, '(' .. integer(now_ms), '+inf')) do
+  if in_scope(target) and not named[target] then
+    missing[#missing + 1] = target
+  end
+end
+if #missing > 2 then
+  return missing
+end
+
+-- IDs repeat or go back after a flush, a deleted stream or a promoted replica; then a new epoch begins.
+local order = redis.call('HMGET', order_key, 'epoch', 'notice', 'run_id')
+local epoch, previous_id, known_run_id = order[1], order[2] or '0-0', order[3] or ''
+local moved = run_id ~= '' and known_run_id ~= '' and run_id ~= known_run_id
+local stream_lost = previous_id ~= '0-0' and redis.call('EXISTS', events_key) == 0
+if not epoch or moved or stream_lost then
+  epoch, previous_id = new_epoch, '0-0'
+  redis.call('HSET', order_key, 'epoch', epoch, 'notice', previous_id, 'run_id', run_id)
+end
+
+local function append(names)
+  return redis.call('XADD', events_key, 'MAXLEN', '~', max_events, '*',
+    'kind', 'clear', 'wait_ms', '0', 'extended', '0', 'resume_at_ms', '0', 'details', '{' .. names .. ',' .. details .. '}')
+end
+
+local parts = {}
+local limit_key = FIRST_LIMIT_KEY
+for first = FIRST_TARGET, #ARGV, ARGUMENTS_PER_TARGET do
+  local target, names = ARGV[first], ARGV[first + 1]
+  local in_key = tonumber(redis.call('GET', KEYS[limit_key]) or 0) or 0
+  local in_index = tonumber(redis.call('ZSCORE', active_key, target) or 0)
+  redis.call('DEL', KEYS[limit_key])
+  redis.call('ZREM', active_key, target)
+  redis.call('HDEL', causes_key, target)
+  if math.max(in_key, in_index) > now_ms then
+    local event_id = append(names)
+    redis.call('PUBLISH', channel, '{"version":1,"kind":"clear","epoch":"' .. epoch .. '","id":"' .. event_id
+      .. '","previous_id":"' .. previous_id .. '","now_ms":' .. integer(now_ms) .. ',"resume_at_ms":0,"wait_ms":0,'
+      .. names .. ',' .. details .. '}')
+    previous_id = event_id
+    parts[#parts + 1] = '["' .. event_id .. '","' .. target .. '"]'
+  end
+  limit_key = limit_key + 1
+end
+
+if #parts > 0 then
+  redis.call('HSET', order_key, 'notice', previous_id)
+else
+  append(scope_names)
+end
+
+local reply = '{"epoch":"' .. epoch .. '","cleared":[' .. table.concat(parts, ',') .. ']}'
+redis.call('SET', applied_key, ARGV[1] .. '|' .. reply, 'PX', applied_ttl_ms)
+return {reply, integer(now_ms)}

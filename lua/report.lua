@@ -1,0 +1,158 @@
+-- Record a batch of reports: extend each target's limit to max(existing, new), append the events and tell everyone.
+--
+-- All of it happens in one step, and once: a call that is sent again, because its reply was lost, changes nothing and
+-- gets the reply of the first time.
+--
+-- KEYS  1 order               hash    epoch, notice (ID of the last one), run_id of the server that made the epoch
+--       2 active              zset    target -> resume time
+--       3 causes              hash    target -> "<event ID>|<wait in ms>|<JSON>" of the event that set the resume time
+--       4 events              stream  every report and every clear
+--       5 applied:<client>    string  "<call number>|<reply>" of the client's last call
+--       6.. limit:<target>    string  resume time, expires with the limit; each distinct target once
+-- ARGV  1 call_number         integer > 0, grows by one with each new call of this client
+--       2 new_epoch           random token, used if a new order of IDs has to begin
+--       3 run_id              of the server as the client knows it, or ""
+--       4 channel             of the notices
+--       5 max_events          integer > 0, approximate length of the stream
+--       6 applied_ttl_ms      integer > 0
+--       7.. four per report:  position of the limit's key in KEYS, encoded target,
+--                             wait_ms (integer >= 0, already clamped), details (members of a JSON object)
+-- returns {reply, now_ms}     reply is JSON: {"epoch":…,"results":[[event_id, extended 0|1, resume_at_ms, cause_id], …]}
+--                             resume_at_ms is 0 for a target without a limit; cause_id is "" if it is not known
+--         an error SUPERSEDED when a later call of the same client has already been applied
+
+local FIRST_REPORT = 7
+local ARGUMENTS_PER_REPORT = 4
+local EXPIRED_PER_CALL = 100
+
+local order_key, active_key, causes_key, events_key, applied_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local call_number, new_epoch, run_id = tonumber(ARGV[1]), ARGV[2], ARGV[3]
+local channel, max_events, applied_ttl_ms = ARGV[4], ARGV[5], ARGV[6]
+
+local function integer(number)
+  return string.format('%.0f', number)
+end
+
+-- A right that is missing must be found before the first write: Redis does not undo a script that fails half-way.
+if redis.acl_check_cmd and not redis.acl_check_cmd('PUBLISH', channel, '') then
+  return redis.error_reply('NOPERM this user may not PUBLISH to ' .. channel)
+end
+
+local time = redis.call('TIME')
+local now_ms = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+
+local applied = redis.call('GET', applied_key)
+if applied then
+  local number, reply = string.match(applied, '^(%d+)|(.*)$')
+  number = tonumber(number)
+  if number == call_number then
+    return {reply, integer(now_ms)}
+  elseif number > call_number then
+    return redis.error_reply('SUPERSEDED call ' .. ARGV[1] .. ' came after call ' .. integer(number))
+  end
+end
+
+-- A limit leaves its key by itself; the index and the causes are swept here, a bounded number at a time.
+local expired = redis.call('ZRANGEBYSCORE', active_key, '-inf', integer(now_ms), 'LIMIT', '0', EXPIRED_PER_CALL)
+if #expired > 0 then
+  redis.call('ZREM', active_key, unpack(expired))
+  redis.call('HDEL', causes_key, unpack(expired))
+end
+
+-- IDs repeat or go back after a flush, a deleted stream or a promoted replica; then a new epoch begins.
+local order = redis.call('HMGET', order_key, 'epoch', 'notice', 'run_id')
+local epoch, previous_id, known_run_id = order[1], order[2] or '0-0', order[3] or ''
+local moved = run_id ~= '' and known_run_id ~= '' and run_id ~= known_run_id
+local stream_lost = previous_id ~= '0-0' and redis.call('EXISTS', events_key) == 0
+if not epoch or moved or stream_lost then
+  epoch, previous_id = new_epoch, '0-0'
+  redis.call('HSET', order_key, 'epoch', epoch, 'notice', previous_id, 'run_id', run_id)
+end
+
+local states = {}
+local results = {}
+local last_report = #ARGV - ARGUMENTS_PER_REPORT + 1
+
+for first = FIRST_REPORT, last_report, ARGUMENTS_PER_REPORT do
+  local limit_key, target = KEYS[tonumber(ARGV[first])], ARGV[first + 1]
+  local wait_ms, details = tonumber(ARGV[first + 2]), ARGV[first + 3]
+
+  local state = states[target]
+  if not state then
+    local in_key = tonumber(redis.call('GET', limit_key) or 0) or 0
+    local in_index = tonumber(redis.call('ZSCORE', active_key, target) or 0)
+    local cause = redis.call('HGET', causes_key, target)
+    local cause_id, cause_wait_ms = '', nil
+    if cause then
+      cause_id, cause_wait_ms = string.match(cause, '^([^|]*)|(%d+)|')
+    end
+    local existing = math.max(in_key, in_index)
+    -- More than its own wait ahead: the server's clock was put back since. The limit must not last longer for that.
+    if cause_wait_ms and existing > now_ms + tonumber(cause_wait_ms) then
+      existing = now_ms + tonumber(cause_wait_ms)
+    end
+    if existing <= now_ms then
+      existing, cause_id = 0, ''
+    end
+    state = {limit_key = limit_key, resume_at_ms = existing, cause_id = cause_id or '',
+             stale = existing ~= 0 and (existing ~= in_key or existing ~= in_index)}
+    states[target] = state
+  end
+
+  local resume_at_ms = now_ms + wait_ms
+  local extended = wait_ms > 0 and resume_at_ms > state.resume_at_ms
+  if extended then
+    state.resume_at_ms = resume_at_ms
+  end
+  local event_id = redis.call('XADD', events_key, 'MAXLEN', '~', max_events, '*',
+    'kind', 'report', 'wait_ms', integer(wait_ms), 'extended', extended and '1' or '0',
+    'resume_at_ms', integer(state.resume_at_ms), 'details', '{' .. details .. '}')
+  if extended then
+    state.cause_id, state.cause_wait_ms, state.details, state.report = event_id, integer(wait_ms), details, first
+  end
+  results[#results + 1] = {event_id, extended and '1' or '0', target}
+end
+
+local latest_ms = 0
+for _, state in pairs(states) do
+  if state.report or state.stale then
+    local resume_at = integer(state.resume_at_ms)
+    redis.call('SET', state.limit_key, resume_at, 'PXAT', resume_at)
+    latest_ms = math.max(latest_ms, state.resume_at_ms)
+  end
+end
+
+if latest_ms > 0 then
+  -- In the order of the reports, so that the notices' IDs grow along their chain.
+  for first = FIRST_REPORT, last_report, ARGUMENTS_PER_REPORT do
+    local target = ARGV[first + 1]
+    local state = states[target]
+    local resume_at = integer(state.resume_at_ms)
+    if state.report == first then
+      redis.call('ZADD', active_key, resume_at, target)
+      redis.call('HSET', causes_key, target,
+        state.cause_id .. '|' .. state.cause_wait_ms .. '|{' .. state.details .. '}')
+      redis.call('PUBLISH', channel, '{"version":1,"kind":"limit","epoch":"' .. epoch .. '","id":"' .. state.cause_id
+        .. '","previous_id":"' .. previous_id .. '","now_ms":' .. integer(now_ms) .. ',"resume_at_ms":' .. resume_at
+        .. ',"wait_ms":' .. state.cause_wait_ms .. ',' .. state.details .. '}')
+      previous_id = state.cause_id
+    elseif state.stale and not state.report then
+      redis.call('ZADD', active_key, resume_at, target)
+      state.stale = false
+    end
+  end
+  redis.call('HSET', order_key, 'notice', previous_id)
+  local last = redis.call('ZREVRANGE', active_key, 0, 0, 'WITHSCORES')
+  redis.call('PEXPIREAT', active_key, last[2])
+  redis.call('PEXPIREAT', causes_key, last[2])
+end
+
+local parts = {}
+for position, result in ipairs(results) do
+  local state = states[result[3]]
+  parts[position] = '["' .. result[1] .. '",' .. result[2] .. ',' .. integer(state.resume_at_ms)
+    .. ',"' .. state.cause_id .. '"]'
+end
+local reply = '{"epoch":"' .. epoch .. '","results":[' .. table.concat(parts, ',') .. ']}'
+redis.call('SET', applied_key, ARGV[1] .. '|' .. reply, 'PX', applied_ttl_ms)
+return {reply, integer(now_ms)}

@@ -1,0 +1,49 @@
+-- Read all active limits, with the place in the order of notices that they stand for.
+--
+-- The resume times come from the index, so that no other key than those below is touched.
+--
+-- KEYS  1 order       hash    epoch, notice (ID of the last one), run_id of the server that made the epoch
+--       2 active      zset    target -> resume time
+--       3 causes      hash    target -> "<event ID>|<wait in ms>|<JSON>" of the event that set its resume time
+--       4 events      stream  every report and every clear
+-- ARGV  1 new_epoch   random token, used if a new order of IDs has to begin
+--       2 run_id      of the server as the client knows it, or ""
+-- returns {epoch, notice_id, now_ms, target, resume_at_ms, cause, …}   cause is "" where it is not known
+
+local CAUSES_PER_READ = 500
+
+local order_key, active_key, causes_key, events_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local new_epoch, run_id = ARGV[1], ARGV[2]
+
+local function integer(number)
+  return string.format('%.0f', number)
+end
+
+local time = redis.call('TIME')
+local now_ms = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+
+-- IDs repeat or go back after a flush, a deleted stream or a promoted replica; then a new epoch begins.
+local order = redis.call('HMGET', order_key, 'epoch', 'notice', 'run_id')
+local epoch, notice_id, known_run_id = order[1], order[2] or '0-0', order[3] or ''
+local moved = run_id ~= '' and known_run_id ~= '' and run_id ~= known_run_id
+local stream_lost = notice_id ~= '0-0' and redis.call('EXISTS', events_key) == 0
+if not epoch or moved or stream_lost then
+  epoch, notice_id = new_epoch, '0-0'
+  redis.call('HSET', order_key, 'epoch', epoch, 'notice', notice_id, 'run_id', run_id)
+end
+
+local snapshot = {epoch, notice_id, integer(now_ms)}
+local active = redis.call('ZRANGEBYSCORE', active_key, '(' .. integer(now_ms), '+inf', 'WITHSCORES')
+for first = 1, #active, 2 * CAUSES_PER_READ do
+  local targets = {}
+  for position = first, math.min(first + 2 * CAUSES_PER_READ - 1, #active), 2 do
+    targets[#targets + 1] = active[position]
+  end
+  local causes = redis.call('HMGET', causes_key, unpack(targets))
+  for position, target in ipairs(targets) do
+    snapshot[#snapshot + 1] = target
+    snapshot[#snapshot + 1] = active[first + 2 * position - 1]
+    snapshot[#snapshot + 1] = causes[position] or ''
+  end
+end
+return snapshot

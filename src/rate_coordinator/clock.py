@@ -1,0 +1,61 @@
+"""This process's monotonic clock, and what is known of the Redis server's clock.
+
+No wall clock of a client takes part in any decision. A resume time on the server's clock becomes a deadline
+on this process's own monotonic clock by the *remaining* time that came with it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import partial
+
+# A suspended machine's CLOCK_MONOTONIC stands still on Linux while the limits of others go on.
+now: Callable[[], float] = (
+    partial(time.clock_gettime, time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic
+)
+"""Seconds on this process's clock: only differences mean something."""
+
+STEP_TOLERANCE_SECONDS = 1.0
+"""Disagreement of two round trips about the server's clock from which it counts as having been stepped."""
+
+
+def server_time(ms: int) -> datetime:
+    """Return milliseconds of the server's clock as a timezone-aware time (UTC)."""
+    # fromtimestamp() on a float would round the milliseconds; seconds and the rest are exact.
+    seconds, rest = divmod(ms, 1000)
+    return datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest * 1000)
+
+
+class ServerClock:
+    """Relates the server's clock to this process's, and notices when the server's was stepped.
+
+    Each round trip bounds the difference of the two clocks from both sides. When two round trips contradict each
+    other, the server's clock was set, or another server answers; then ``generation`` grows by one.
+    """
+
+    def __init__(self) -> None:
+        self.generation = 0
+        self._lowest: float | None = None
+        self._highest = 0.0
+
+    def observe(self, server_ms: int, sent_at: float, received_at: float) -> None:
+        """Take in one round trip.
+
+        Args:
+            server_ms: The server's clock at some moment of it, in milliseconds.
+            sent_at: When the request was sent, in seconds on this process's clock.
+            received_at: When the reply was received.
+        """
+        lowest = server_ms / 1000 - received_at
+        highest = server_ms / 1000 - sent_at
+        if self._lowest is not None and (
+            lowest > self._highest + STEP_TOLERANCE_SECONDS or highest < self._lowest - STEP_TOLERANCE_SECONDS
+        ):
+            self.generation += 1
+        self._lowest, self._highest = lowest, highest
+
+    def estimate_ms(self, at: float) -> int | None:
+        """Return the server's clock at a moment of this process's, in milliseconds; None before a round trip."""
+        return None if self._lowest is None else int((self._lowest + at) * 1000)

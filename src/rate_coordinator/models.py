@@ -1,0 +1,231 @@
+"""The data that crosses module borders and the wire: events, notices, results."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal, NamedTuple
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from rate_coordinator.targets import Target, check_name
+from rate_coordinator.waits import Clamp
+
+Reason = Literal["rate_limit", "overloaded", "quota"]
+"""Why an upstream refused. Reasons are kept apart and shown; they share no ladder."""
+
+WIRE_VERSION = 1
+"""Version of the JSON in notices and events. Readers ignore what they do not know."""
+
+
+class EntryId(NamedTuple):
+    """ID of a Redis stream entry: ``<milliseconds>-<sequence>``, ordered as Redis orders them.
+
+    https://redis.io/docs/latest/develop/data-types/streams/#entry-ids
+    """
+
+    ms: int
+    seq: int
+
+    @classmethod
+    def parse(cls, text: str) -> EntryId:
+        """Read ``"1526919030474-55"``.
+
+        Raises:
+            ValueError: ``text`` is not an entry ID.
+        """
+        ms, separator, seq = text.partition("-")
+        if not (separator and ms.isdecimal() and seq.isdecimal() and len(text) <= 41):
+            raise ValueError(f"a stream entry ID looks like 1526919030474-55, not {text!r:.80}")
+        return cls(int(ms), int(seq))
+
+    def __str__(self) -> str:
+        return f"{self.ms}-{self.seq}"
+
+
+FIRST_ID = EntryId(0, 0)
+"""Comes before every entry of a stream."""
+
+
+def _check_entry_id(text: str) -> str:
+    EntryId.parse(text)
+    return text
+
+
+Name = Annotated[str, AfterValidator(lambda name: check_name("name", name))]
+WireId = Annotated[str, AfterValidator(_check_entry_id)]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore", ser_json_inf_nan="strings")
+
+
+class ReportDetails(_Frozen):
+    """What a worker told when it reported, as it stands in events and notices (JSON)."""
+
+    job_id: str | None = None
+    sheet_num: int | None = None
+    reason: Reason | str = "rate_limit"
+    asked_wait_seconds: float = 0.0
+    clamped: Clamp | str | None = None
+    late_ms: int = Field(default=0, ge=0)
+    """How long the report waited in its process for Redis to come back; its wait is shortened by that."""
+    reporter: str = ""
+
+
+class Notice(ReportDetails):
+    """The broadcast of one change: a target became limited, its limit was extended, or it was cleared.
+
+    On the wire it is one JSON object per message. ``kind`` tells which of the two it is; readers ignore kinds and
+    fields that they do not know.
+    """
+
+    version: int = WIRE_VERSION
+    kind: Literal["limit", "clear"]
+    epoch: str
+    """Random token of the present order of IDs; IDs of two epochs cannot be compared."""
+    id: WireId
+    """Entry ID of the event that made the change."""
+    previous_id: WireId
+    """ID of the notice before this one, ``"0-0"`` for the first. One that was not seen has been missed."""
+    backend: Name
+    model: Name | None = None
+    now_ms: int = Field(ge=0)
+    """The Redis server's clock when the notice was published, in milliseconds since 1970."""
+    resume_at_ms: int = Field(default=0, ge=0)
+    """When the limit lifts, on the same clock; 0 in a clear."""
+    wait_ms: int = Field(default=0, ge=0)
+    """The wait that was stored."""
+    recovered: bool = False
+    """True when this process missed the broadcast and learned of the change from a snapshot."""
+
+    @property
+    def target(self) -> Target:
+        """What was limited or cleared."""
+        return Target(self.backend, self.model)
+
+    @property
+    def wait_seconds(self) -> float:
+        """Seconds from publishing to the resume time; 0.0 for a clear."""
+        return max(0, self.resume_at_ms - self.now_ms) / 1000 if self.kind == "limit" else 0.0
+
+
+class RateLimitEvent(_Frozen):
+    """The durable record of one report or clear, as kept in the capped stream."""
+
+    backend_type: str
+    """The backend; empty in a clear of everything that found nothing to clear."""
+    detected_at: datetime
+    """When Redis recorded it: the server's time, timezone-aware (UTC)."""
+    suggested_wait_seconds: float
+    """The wait that counts, after clamping, in seconds; 0.0 for a clear."""
+    job_id: str | None = None
+    sheet_num: int | None = None
+    model: str | None = None
+    kind: Literal["report", "clear"] = "report"
+    id: str = ""
+    """The stream's entry ID."""
+    reason: Reason | str = "rate_limit"
+    asked_wait_seconds: float = 0.0
+    """What the worker asked for, in seconds, before clamping."""
+    clamped: Clamp | str | None = None
+    """Why ``suggested_wait_seconds`` is not what was asked; None when it is."""
+    extended: bool = False
+    """Whether the report moved the resume time."""
+    resume_at: datetime | None = None
+    """The target's resume time just after the event, on the server's clock; None when it was not limited."""
+    late_ms: int = 0
+    """How long the report waited in its process for Redis to come back."""
+    reporter: str = ""
+    """Name of the coordinator that reported or cleared."""
+
+    @property
+    def target(self) -> Target:
+        """What was reported or cleared."""
+        return Target(self.backend_type, self.model)
+
+
+class ReportResult(_Frozen):
+    """What became of a report."""
+
+    resume_at: datetime | None
+    """The target's resume time on the server's clock; None when it is not limited, or not delivered."""
+    seconds_remaining: float
+    """Seconds until the target may be called again; 0.0 when it may be called now."""
+    extended: bool
+    """Whether this report moved the resume time; False as well while it is not delivered."""
+    clamped: bool
+    """Whether another wait than the asked one counts."""
+    delivered: bool
+    """False when Redis could not be reached: the report counts in this process and will be replayed."""
+    event_id: str | None = None
+    """The event's stream entry ID; None while not delivered."""
+    wait_seconds: float = 0.0
+    """The wait that counts, in seconds, after clamping."""
+
+
+class ActiveLimit(_Frozen):
+    """A limit that is active now, as this process knows it."""
+
+    backend: str
+    model: str | None
+    seconds_remaining: float
+    resume_at: datetime
+    """On the Redis server's clock (UTC)."""
+    reason: Reason | str = "rate_limit"
+    job_id: str | None = None
+    sheet_num: int | None = None
+    reporter: str = ""
+    delivered: bool = True
+    """False for a limit that only this process knows of, because Redis is away."""
+
+    @property
+    def target(self) -> Target:
+        """What is limited."""
+        return Target(self.backend, self.model)
+
+
+class Explanation(_Frozen):
+    """Where a target's present limit comes from."""
+
+    backend: str
+    model: str | None
+    limited: bool
+    seconds_remaining: float
+    resume_at: datetime | None
+    """On the Redis server's clock (UTC); None when clear."""
+    cause: RateLimitEvent | None
+    """The report that set the present resume time; None when clear."""
+    before: tuple[RateLimitEvent, ...]
+    """Earlier reports and clears of the same target and its backend, newest first."""
+
+
+class Health(_Frozen):
+    """How a coordinator is doing. Counters count from its start."""
+
+    state: Literal["new", "starting", "connected", "degraded", "closed"]
+    """``degraded``: it cannot currently hear Redis; it goes on from what it knows."""
+    address: str
+    """Where Redis is, without the password."""
+    namespace: str
+    degraded_seconds: float = 0.0
+    """For how long it has been degraded; 0.0 when it is not."""
+    last_error: str | None = None
+    """What went wrong last, without secrets; kept after recovery."""
+    round_trip_seconds: float | None = None
+    """Latest measured round trip of a script call."""
+    notices_received: int = 0
+    notices_unreadable: int = 0
+    notices_dropped: int = 0
+    """Notices that slow consumers in this process lost."""
+    notices_missed: int = 0
+    """Gaps found in the chain of notices; each led to a re-synchronisation."""
+    callback_errors: int = 0
+    resyncs: int = 0
+    """Snapshots that were read."""
+    reconnects: int = 0
+    script_calls: int = 0
+    reports_delivered: int = 0
+    reports_buffered: int = 0
+    """Reports that wait for Redis to come back."""
+    reports_dropped: int = 0
+    """Buffered reports that were given up because the buffer was full."""
