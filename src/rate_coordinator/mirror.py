@@ -1,0 +1,317 @@
+"""A process's own copy of all active limits.
+
+Pure: no I/O, no asyncio, time handed in (seconds on this process's clock, see ``clock``).
+
+What a mirror hears may be late, doubled, out of order or missing. It converges all the same:
+
+* Within an epoch every change has an ID, and an older ID never overwrites a newer one for the same target.
+* Every notice names the notice before it. One that was not seen has been missed; the mirror is then *stale* until a
+  snapshot that covers it arrives.
+* A snapshot stands for everything up to its own place in the order, and for nothing after it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
+
+from rate_coordinator.clock import ServerClock
+from rate_coordinator.models import FIRST_ID, EntryId, Notice, ReportDetails
+from rate_coordinator.targets import Target
+from rate_coordinator.waits import LONGEST_CAP_SECONDS
+
+EARLY_NOTICES = 1000
+"""How many notices of an unknown epoch are kept until a snapshot tells where they belong."""
+
+_Name = TypeVar("_Name", str, tuple[str, str])
+
+TRACKED_NAMES = 10_000
+"""How many names that were asked for but are clear are remembered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """One active limit as the mirror holds it."""
+
+    target: Target
+    id: EntryId
+    """The event that set the resume time; ``FIRST_ID`` where that is not known."""
+    resume_at_ms: int
+    """On the server's clock."""
+    deadline: float
+    """On this process's clock."""
+    generation: int
+    """Of the server's clock when the deadline was worked out."""
+    details: ReportDetails | None = None
+
+
+class SnapshotLimit(NamedTuple):
+    """One limit as a snapshot or a script's reply tells it."""
+
+    target: Target
+    resume_at_ms: int
+    id: EntryId
+    wait_ms: int | None
+    details: ReportDetails | None
+
+
+class Snapshot(NamedTuple):
+    """All active limits, read from Redis in one call."""
+
+    epoch: str
+    notice_id: EntryId
+    """The last notice that is contained."""
+    now_ms: int
+    limits: tuple[SnapshotLimit, ...]
+
+
+class _Held(NamedTuple):
+    reports: int
+    deadline: float
+
+
+class Mirror:
+    """All limits that this process knows of.
+
+    ``until`` and ``model_until`` are the read path: for every name that was asked for before, the deadline on this
+    process's clock, 0.0 when clear. They are plain dictionaries on purpose; a read costs one look-up.
+    """
+
+    def __init__(self) -> None:
+        self.until: dict[str, float] = {}
+        self.model_until: dict[tuple[str, str], float] = {}
+        self.clock = ServerClock()
+        self.epoch: str | None = None
+        self.gaps = 0
+        self._limits: dict[Target, Limit] = {}
+        self._cleared: dict[Target, EntryId] = {}
+        self._held: dict[Target, _Held] = {}
+        self._covered = FIRST_ID
+        self._covered_ms = 0
+        self._newest = FIRST_ID
+        self._missed_at: float | None = None
+        self._early: list[tuple[Notice, float]] = []
+
+    @property
+    def stale(self) -> bool:
+        """Whether something is known to have been missed, so that a snapshot is needed."""
+        return self.epoch is None or self._missed_at is not None or bool(self._early)
+
+    def deadline(self, target: Target) -> float:
+        """Return when exactly this target's own limit lifts; 0.0 when none is known."""
+        limit = self._limits.get(target)
+        held = self._held.get(target)
+        return max(limit.deadline if limit else 0.0, held.deadline if held else 0.0)
+
+    def lifts_at(self, target: Target) -> float:
+        """Return when the target may be called again: a backend's limit holds all its models; 0.0 when clear."""
+        own = self.deadline(target)
+        return own if target.model is None else max(own, self.deadline(Target(target.backend)))
+
+    def track(self, target: Target) -> None:
+        """Answer reads of this target from ``until`` and ``model_until`` from now on."""
+        _shrink(self.until)
+        self.until[target.backend] = self.deadline(Target(target.backend))
+        if target.model is not None:
+            _shrink(self.model_until)
+            self.model_until[target.backend, target.model] = self.deadline(target)
+
+    def active(self, at: float) -> list[tuple[Target, float, Limit | None]]:
+        """Return target, deadline and limit of all that is limited at a moment; no limit where only held."""
+        targets = self._limits.keys() | self._held.keys()
+        deadlines = ((target, self.deadline(target)) for target in targets)
+        return [(target, deadline, self._limits.get(target)) for target, deadline in deadlines if deadline > at]
+
+    def targets_of(self, backend: str | None, model: str | None, at: float) -> list[Target]:
+        """Return the limited targets that a clear of a backend, of a model or (None) of everything would lift."""
+        return [
+            target
+            for target, _, limit in self.active(at)
+            if limit is not None
+            and (backend is None or target.backend == backend)
+            and (model is None or target.model == model)
+        ]
+
+    def apply(self, notice: Notice, received_at: float) -> set[Target]:
+        """Take in a notice.
+
+        Args:
+            notice: As heard, in whatever order.
+            received_at: When it was heard.
+
+        Returns:
+            The targets whose limit changed.
+
+        Raises:
+            ValueError: The notice's IDs are no entry IDs; nothing was changed.
+        """
+        notice_id, previous_id = EntryId.parse(notice.id), EntryId.parse(notice.previous_id)
+        if notice.epoch != self.epoch:
+            if len(self._early) < EARLY_NOTICES:
+                self._early.append((notice, received_at))
+            else:
+                self._missed_at = received_at
+            return set()
+        if notice_id <= self._covered:
+            return set()
+        if previous_id > self._newest:
+            self._missed_at = received_at
+            self.gaps += 1
+        self._newest = max(self._newest, notice_id)
+        if notice.kind == "clear":
+            return self._clear(notice.target, notice_id)
+        limit = SnapshotLimit(notice.target, notice.resume_at_ms, notice_id, notice.wait_ms, notice)
+        return self._learn(limit, notice.now_ms, received_at)
+
+    def learn(self, epoch: str, limit: SnapshotLimit, now_ms: int, received_at: float) -> set[Target]:
+        """Take in the reply to one of this process's own reports.
+
+        Its notice is heard beside it. Of an epoch that is not the mirror's, it says nothing that could be
+        compared; the snapshot that the mirror then waits for contains it.
+        """
+        if epoch != self.epoch:
+            return set()
+        if limit.id <= self._covered and now_ms <= self._covered_ms and limit.target not in self._limits:
+            # The snapshot is the younger of the two, and holds it no more.
+            return set()
+        return self._learn(limit, now_ms, received_at)
+
+    def learn_clear(self, epoch: str, target: Target, cleared_id: EntryId) -> set[Target]:
+        """Take in the reply to one of this process's own clears."""
+        return self._clear(target, cleared_id) if epoch == self.epoch else set()
+
+    def hold(self, target: Target, deadline: float) -> set[Target]:
+        """Limit a target in this process alone, until ``release``: its report is still on its way."""
+        held = self._held.get(target, _Held(0, 0.0))
+        self._held[target] = _Held(held.reports + 1, max(held.deadline, deadline))
+        return self._changed(target)
+
+    def release(self, target: Target) -> set[Target]:
+        """Undo one ``hold``: the report arrived, or was given up."""
+        held = self._held[target]
+        if held.reports > 1:
+            self._held[target] = held._replace(reports=held.reports - 1)
+            return set()
+        del self._held[target]
+        return self._changed(target)
+
+    def replace(self, snapshot: Snapshot, sent_at: float, received_at: float) -> set[Target]:
+        """Take in a snapshot.
+
+        Args:
+            snapshot: What Redis holds.
+            sent_at: When it was asked for.
+            received_at: When it arrived.
+
+        Returns:
+            The targets whose limit changed.
+        """
+        self.clock.observe(snapshot.now_ms, sent_at, received_at)
+        same_order = snapshot.epoch == self.epoch
+        if same_order and snapshot.notice_id < self._covered:
+            return set()
+        changed: set[Target] = set()
+        told = {limit.target for limit in snapshot.limits}
+        for target, limit in list(self._limits.items()):
+            newer = same_order and limit.id > snapshot.notice_id
+            # Redis let it go because its time had come, but only by a clock that was stepped since the limit
+            # was learned: a clock put forward must not lift a limit, so the own deadline stands.
+            lapsed = limit.resume_at_ms <= snapshot.now_ms and limit.generation != self.clock.generation
+            if target not in told and not newer and not lapsed:
+                del self._limits[target]
+                changed |= self._changed(target)
+        if same_order:
+            self._cleared = {t: cleared for t, cleared in self._cleared.items() if cleared > snapshot.notice_id}
+        else:
+            self._cleared = {}
+            self._newest = FIRST_ID
+        for told_limit in snapshot.limits:
+            known = self._limits.get(told_limit.target)
+            if same_order and (
+                (known is not None and known.id > snapshot.notice_id) or told_limit.target in self._cleared
+            ):
+                continue
+            changed |= self._set(told_limit, snapshot.now_ms, received_at)
+        self.epoch = snapshot.epoch
+        self._covered, self._covered_ms = snapshot.notice_id, snapshot.now_ms
+        self._newest = max(self._newest, snapshot.notice_id)
+        if self._missed_at is not None and (self._missed_at <= sent_at or not same_order):
+            # What was missed had been published, so that a snapshot asked for later contains it.
+            self._missed_at = None
+        return changed | self._apply_early(sent_at)
+
+    def drop_lifted(self, at: float) -> None:
+        """Forget limits whose deadline has passed. Not needed for right answers, only for memory."""
+        for target in [target for target, limit in self._limits.items() if limit.deadline <= at]:
+            del self._limits[target]
+            self._changed(target)
+
+    def ids(self) -> dict[Target, EntryId]:
+        """Return which event set each limit: what two states of the mirror can be compared by."""
+        return {target: limit.id for target, limit in self._limits.items()}
+
+    def limit(self, target: Target) -> Limit | None:
+        """Return exactly this target's own limit as Redis told it, lifted or not."""
+        return self._limits.get(target)
+
+    def forget_readers(self) -> None:
+        """Send every read to the slow path, where the coordinator says what is wrong."""
+        self.until.clear()
+        self.model_until.clear()
+
+    def _apply_early(self, snapshot_sent_at: float) -> set[Target]:
+        early, self._early = self._early, []
+        changed: set[Target] = set()
+        for notice, received_at in early:
+            if notice.epoch == self.epoch:
+                changed |= self.apply(notice, received_at)
+            elif received_at >= snapshot_sent_at:
+                # Perhaps of an epoch that began after the snapshot; an older one is of the past.
+                self._early.append((notice, received_at))
+        return changed
+
+    def _learn(self, limit: SnapshotLimit, now_ms: int, received_at: float) -> set[Target]:
+        known = self._limits.get(limit.target)
+        newest = max(known.id if known else FIRST_ID, self._cleared.get(limit.target, FIRST_ID))
+        if limit.id < newest or (known is None and limit.id == newest):
+            return set()
+        self._cleared.pop(limit.target, None)
+        return self._set(limit, now_ms, received_at)
+
+    def _clear(self, target: Target, cleared_id: EntryId) -> set[Target]:
+        known = self._limits.get(target)
+        if cleared_id <= max(known.id if known else FIRST_ID, self._cleared.get(target, FIRST_ID), self._covered):
+            return set()
+        self._cleared[target] = cleared_id
+        self._limits.pop(target, None)
+        return self._changed(target) if known else set()
+
+    def _set(self, told: SnapshotLimit, now_ms: int, received_at: float) -> set[Target]:
+        # More than its own wait ahead is impossible, unless the server's clock was put back.
+        longest_ms = LONGEST_CAP_SECONDS * 1000 if told.wait_ms is None else told.wait_ms
+        remaining_ms = min(told.resume_at_ms - now_ms, longest_ms, LONGEST_CAP_SECONDS * 1000)
+        deadline = received_at + max(0.0, remaining_ms / 1000)
+        known = self._limits.get(told.target)
+        if known and known.id == told.id and known.resume_at_ms == told.resume_at_ms:
+            # Told again. Either time on the way only made it look later, or the server's clock was stepped since.
+            if known.generation != self.clock.generation or known.deadline <= deadline:
+                return set()
+        details = told.details or (known.details if known and known.id == told.id else None)
+        self._limits[told.target] = Limit(
+            told.target, told.id, told.resume_at_ms, deadline, self.clock.generation, details
+        )
+        return self._changed(told.target)
+
+    def _changed(self, target: Target) -> set[Target]:
+        if target.model is None:
+            if target.backend in self.until:
+                self.until[target.backend] = self.deadline(target)
+        elif (target.backend, target.model) in self.model_until:
+            self.model_until[target.backend, target.model] = self.deadline(target)
+        return {target}
+
+
+def _shrink(known: dict[_Name, float]) -> None:
+    if len(known) > TRACKED_NAMES:
+        for name in [name for name, until in known.items() if not until]:
+            del known[name]
