@@ -1,0 +1,348 @@
+"""What this process has to tell Redis: one call at a time, everything that came meanwhile in the next.
+
+A call keeps its number until it is settled, so that Redis applies it once, however often it is sent. While Redis is
+away, reports are kept and sent again later, each shortened by the time that has passed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import json
+import logging
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from rate_coordinator import clock
+from rate_coordinator.backoff import Backoff
+from rate_coordinator.errors import CoordinatorUnavailable
+from rate_coordinator.mirror import Mirror, SnapshotLimit
+from rate_coordinator.models import FIRST_ID, EntryId, RateLimitEvent, Reason, ReportResult
+from rate_coordinator.store import Reply, ReportReply, Store, WireReport
+from rate_coordinator.targets import Target
+from rate_coordinator.waits import Wait
+
+logger = logging.getLogger(__name__)
+
+REPORTS_PER_CALL = 128
+"""A call blocks the server for as long as it takes; this many reports take it a few milliseconds."""
+
+ATTEMPTS = 2
+"""How often a call is sent before its callers are told that Redis is away. A single broken connection is no outage."""
+
+
+@dataclass(slots=True, eq=False)
+class Report:
+    """One report on its way."""
+
+    target: Target
+    wait: Wait
+    job_id: str | None
+    sheet_num: int | None
+    reason: Reason
+    reported_at: float
+    """On this process's clock."""
+    settled: asyncio.Future[ReportResult] | None = field(default=None)
+
+    @property
+    def deadline(self) -> float:
+        """When its wait is over, on this process's clock."""
+        return self.reported_at + self.wait.wait_ms / 1000
+
+
+@dataclass(slots=True, eq=False)
+class _Clear:
+    backend: str | None
+    model: str | None
+    settled: asyncio.Future[int]
+
+
+class Outbox:
+    """Sends reports and clears, in the order in which they were made.
+
+    Args:
+        store: Where they go.
+        mirror: Learns at once of each report, and of what became of it.
+        changed: Called with the targets whose limit changed.
+        recorded: Called with the event of each report that was delivered.
+        reporter: Name under which this process reports.
+        capacity: How many reports are kept while Redis is away.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        mirror: Mirror,
+        changed: Callable[[set[Target]], None],
+        recorded: Callable[[RateLimitEvent], None],
+        reporter: str,
+        capacity: int,
+    ) -> None:
+        self.delivered = 0
+        self.dropped = 0
+        self.last_error: str | None = None
+        self._store = store
+        self._mirror = mirror
+        self._changed = changed
+        self._recorded = recorded
+        self._reporter = reporter
+        self._capacity = capacity
+        self._numbers = itertools.count(1)
+        self._order = itertools.count()
+        self._queue: dict[int, Report | _Clear] = {}
+        self._by_deadline: list[tuple[float, int]] = []
+        self._sending: list[Report] = []
+        self._offline = False
+        self._wake = asyncio.Event()
+        self._retry_now = asyncio.Event()
+
+    @property
+    def buffered(self) -> int:
+        """How many reports wait for Redis to come back."""
+        return len(self._queue) + len(self._sending) if self._offline else 0
+
+    @property
+    def offline(self) -> bool:
+        """Whether the last call failed."""
+        return self._offline
+
+    async def report(self, report: Report) -> ReportResult:
+        """Send a report and wait for what becomes of it. A caller that is cancelled does not take it back."""
+        if report.wait.wait_ms:
+            self._changed(self._mirror.hold(report.target, report.deadline))
+        if self._offline:
+            self._put(report)
+            return self._undelivered(report)
+        report.settled = asyncio.get_running_loop().create_future()
+        self._put(report)
+        return await report.settled
+
+    async def clear(self, backend: str | None, model: str | None) -> int:
+        """Send a clear and return how many limits it lifted.
+
+        Raises:
+            CoordinatorUnavailable: Redis is away.
+        """
+        if self._offline:
+            raise CoordinatorUnavailable(f"nothing was cleared: {self.last_error}")
+        clear = _Clear(backend, model, asyncio.get_running_loop().create_future())
+        self._put(clear)
+        return await clear.settled
+
+    def retry_now(self) -> None:
+        """Do not wait any longer before trying again: Redis was heard."""
+        self._retry_now.set()
+
+    async def run(self) -> None:
+        """Send until cancelled."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._queue:
+                key, item = next(iter(self._queue.items()))
+                if isinstance(item, _Clear):
+                    del self._queue[key]
+                    await self._send_clear(item)
+                else:
+                    self._sending = self._take_reports()
+                    await self._send_reports(self._sending)
+                    self._sending = []
+
+    def abandon(self, error: Exception) -> None:
+        """Tell everyone who waits that nothing will be sent any more."""
+        for item in [*self._sending, *self._queue.values()]:
+            if item.settled is not None and not item.settled.done():
+                if isinstance(item, Report):
+                    item.settled.set_result(self._undelivered(item))
+                else:
+                    item.settled.set_exception(error)
+        self._queue.clear()
+        self._sending = []
+
+    def _put(self, item: Report | _Clear) -> None:
+        key = next(self._order)
+        self._queue[key] = item
+        if isinstance(item, Report) and self._offline:
+            heapq.heappush(self._by_deadline, (item.deadline, key))
+            self._drop_above_capacity()
+        self._wake.set()
+
+    def _drop_above_capacity(self) -> None:
+        while self.buffered > self._capacity and self._by_deadline:
+            _, key = heapq.heappop(self._by_deadline)
+            dropped = self._queue.pop(key, None)
+            if isinstance(dropped, Report):
+                self.dropped += 1
+                self._release(dropped)
+                logger.warning("a report is given up, the buffer is full", extra={"target": str(dropped.target)})
+
+    def _take_reports(self) -> list[Report]:
+        reports: list[Report] = []
+        for key, item in list(itertools.islice(self._queue.items(), REPORTS_PER_CALL)):
+            if isinstance(item, _Clear):
+                break
+            del self._queue[key]
+            reports.append(item)
+        return reports
+
+    async def _send_reports(self, reports: list[Report]) -> None:
+        number = next(self._numbers)
+        backoff = Backoff()
+        for attempt in itertools.count(1):
+            wire = [self._wire(report, first=attempt == 1 and not self._offline) for report in reports]
+            try:
+                reply, answers = await self._store.report(number, wire)
+            except Exception as error:
+                self._note(error)
+                if attempt >= ATTEMPTS:
+                    self._go_offline(reports, error)
+                    await self._pause(backoff)
+                continue
+            self._come_online()
+            for report, sent, answer in zip(reports, wire, answers, strict=True):
+                self._deliver(report, sent, answer, reply)
+            return
+
+    async def _send_clear(self, clear: _Clear) -> None:
+        number = next(self._numbers)
+        details = json.dumps({"reporter": self._reporter})[1:-1]
+        for attempt in range(1, ATTEMPTS + 1):
+            known = self._mirror.targets_of(clear.backend, clear.model, clock.now())
+            try:
+                reply, cleared = await self._store.clear(number, clear.backend, clear.model, known, details)
+            except Exception as error:
+                self._note(error)
+                if attempt == ATTEMPTS and not clear.settled.done():
+                    clear.settled.set_exception(error)
+            except asyncio.CancelledError:
+                clear.settled.cancel()
+                raise
+            else:
+                for target, event_id in cleared:
+                    self._changed(self._mirror.learn_clear(reply.epoch, target, event_id))
+                if not clear.settled.done():
+                    clear.settled.set_result(len(cleared))
+                return
+
+    def _note(self, error: Exception) -> None:
+        self.last_error = str(error)
+        if not isinstance(error, CoordinatorUnavailable):
+            # Whatever it is, it must not end the sending: what is kept would be lost with it.
+            logger.error("a call failed in a way that was not foreseen", exc_info=error)
+
+    def _deliver(self, report: Report, sent: WireReport, answer: ReportReply, reply: Reply) -> None:
+        self.delivered += 1
+        if answer.resume_at_ms:
+            wait_ms = sent.wait_ms if answer.extended else None
+            limit = SnapshotLimit(report.target, answer.resume_at_ms, answer.cause_id, wait_ms, None)
+            self._changed(self._mirror.learn(reply.epoch, limit, reply.now_ms, reply.received_at))
+        self._release(report)
+        self._recorded(self._event(report, sent, answer))
+        if report.settled is not None and not report.settled.done():
+            remaining = max(0.0, (answer.resume_at_ms - reply.now_ms) / 1000)
+            report.settled.set_result(
+                ReportResult(
+                    resume_at=clock.server_time(answer.resume_at_ms) if answer.resume_at_ms else None,
+                    seconds_remaining=remaining,
+                    extended=answer.extended,
+                    clamped=report.wait.clamped is not None,
+                    delivered=True,
+                    event_id=str(answer.event_id),
+                    wait_seconds=report.wait.wait_ms / 1000,
+                )
+            )
+
+    def _release(self, report: Report) -> None:
+        if report.wait.wait_ms:
+            self._changed(self._mirror.release(report.target))
+
+    def _undelivered(self, report: Report) -> ReportResult:
+        return ReportResult(
+            resume_at=None,
+            seconds_remaining=max(0.0, self._mirror.deadline(report.target) - clock.now()),
+            extended=False,
+            clamped=report.wait.clamped is not None,
+            delivered=False,
+            wait_seconds=report.wait.wait_ms / 1000,
+        )
+
+    def _go_offline(self, reports: list[Report], error: Exception) -> None:
+        if not self._offline:
+            self._offline = True
+            logger.warning("reports cannot be delivered and are kept", extra={"error": str(error)})
+        for key, item in list(self._queue.items()):
+            if isinstance(item, _Clear):
+                del self._queue[key]
+                if not item.settled.done():
+                    item.settled.set_exception(CoordinatorUnavailable(f"nothing was cleared: {error}"))
+        waiting = [item for item in self._queue.values() if isinstance(item, Report)]
+        for report in [*reports, *waiting]:
+            if report.settled is not None and not report.settled.done():
+                report.settled.set_result(self._undelivered(report))
+        self._by_deadline = [
+            (item.deadline, key) for key, item in self._queue.items() if isinstance(item, Report)
+        ]
+        heapq.heapify(self._by_deadline)
+        self._drop_above_capacity()
+
+    def _come_online(self) -> None:
+        if self._offline:
+            self._offline = False
+            self._by_deadline = []
+            logger.info("reports are delivered again", extra={"buffered": len(self._queue)})
+
+    async def _pause(self, backoff: Backoff) -> None:
+        self._retry_now.clear()
+        try:
+            async with asyncio.timeout(backoff.next_delay(random.random())):
+                await self._retry_now.wait()
+        except TimeoutError:
+            pass
+
+    def _wire(self, report: Report, *, first: bool) -> WireReport:
+        # Whole milliseconds, rounded down: what is taken off must not be more than what has passed.
+        late_ms = 0 if first else int((clock.now() - report.reported_at) * 1000)
+        details = json.dumps(
+            {
+                "backend": report.target.backend,
+                "model": report.target.model,
+                "job_id": report.job_id,
+                "sheet_num": report.sheet_num,
+                "reason": report.reason,
+                "asked_wait_seconds": _json_number(report.wait.asked_seconds),
+                "clamped": report.wait.clamped,
+                "late_ms": late_ms,
+                "reporter": self._reporter,
+            },
+            separators=(",", ":"),
+        )
+        return WireReport(report.target, max(0, report.wait.wait_ms - late_ms), details[1:-1])
+
+    def _event(self, report: Report, sent: WireReport, answer: ReportReply) -> RateLimitEvent:
+        return RateLimitEvent(
+            backend_type=report.target.backend,
+            model=report.target.model,
+            detected_at=clock.server_time(answer.event_id.ms),
+            suggested_wait_seconds=sent.wait_ms / 1000,
+            job_id=report.job_id,
+            sheet_num=report.sheet_num,
+            id=str(answer.event_id),
+            reason=report.reason,
+            asked_wait_seconds=report.wait.asked_seconds,
+            clamped=report.wait.clamped,
+            extended=answer.extended,
+            resume_at=clock.server_time(answer.resume_at_ms) if answer.resume_at_ms else None,
+            late_ms=json.loads("{" + sent.details + "}")["late_ms"],
+            reporter=self._reporter,
+        )
+
+
+def _json_number(value: float) -> float | str:
+    """Return a float as JSON can hold it: what is not finite becomes the string that pydantic reads back."""
+    if value != value:
+        return "NaN"
+    if value in (float("inf"), float("-inf")):
+        return "Infinity" if value > 0 else "-Infinity"
+    return value

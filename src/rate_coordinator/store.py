@@ -1,0 +1,288 @@
+"""The scripts as typed methods: the only place that talks to Redis with commands.
+
+Every call is bounded by the command timeout and leaves no half-read reply behind. Nothing is retried here; a call
+that failed may or may not have been applied, and the caller decides with which call number to try again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
+from typing import Any, NamedTuple, TypeVar
+
+from pydantic import ValidationError
+from redis.exceptions import RedisError
+
+from rate_coordinator import clock
+from rate_coordinator.connection import Endpoint, Link, unavailable
+from rate_coordinator.errors import CoordinatorUnavailable, ServerUnsuitable
+from rate_coordinator.keys import Keys
+from rate_coordinator.mirror import Snapshot, SnapshotLimit
+from rate_coordinator.models import FIRST_ID, EntryId, RateLimitEvent, ReportDetails
+from rate_coordinator.scripts import script
+from rate_coordinator.targets import Target
+
+OLDEST_VERSION = (6, 2)
+APPLIED_TTL_MS = 6 * 3600 * 1000
+"""For how long a call is recognised when it is sent again."""
+GREETING = '{"version":1,"kind":"ping"}'
+"""A message on the channel that listeners ignore."""
+
+T = TypeVar("T")
+
+
+class WireReport(NamedTuple):
+    """One report as the script takes it."""
+
+    target: Target
+    wait_ms: int
+    details: str
+    """Members of a JSON object."""
+
+
+class ReportReply(NamedTuple):
+    """What the script answers about one report."""
+
+    event_id: EntryId
+    extended: bool
+    resume_at_ms: int
+    cause_id: EntryId
+
+
+class Reply(NamedTuple):
+    """What is common to the answers of calls that write."""
+
+    epoch: str
+    now_ms: int
+    received_at: float
+
+
+class Store:
+    """One namespace on one Redis.
+
+    Args:
+        endpoint: Where it is.
+        keys: The namespace's keys.
+        max_events: Approximate length of the stream.
+    """
+
+    def __init__(self, endpoint: Endpoint, keys: Keys, max_events: int) -> None:
+        self.endpoint = endpoint
+        self.keys = keys
+        self.calls = 0
+        self.round_trip_seconds: float | None = None
+        self._max_events = max_events
+        self._client_id = secrets.token_hex(8)
+        self._link: Link | None = None
+        self._lock = asyncio.Lock()
+
+    async def report(self, call_number: int, reports: list[WireReport]) -> tuple[Reply, list[ReportReply]]:
+        """Record a batch of reports in one call."""
+        positions: dict[Target, int] = {}
+        arguments: list[Any] = []
+        for report in reports:
+            position = positions.setdefault(report.target, len(positions) + 6)
+            arguments += (position, report.target.encode(), report.wait_ms, report.details)
+
+        async def exchange(link: Link) -> Any:
+            return await link.run(script("report"), self._keys(positions), self._head(link, call_number) + arguments)
+
+        reply, body = self._read_reply(await self._exchange(exchange))
+        return reply, [
+            ReportReply(EntryId.parse(event), bool(extended), resume_at_ms, EntryId.parse(cause) if cause else FIRST_ID)
+            for event, extended, resume_at_ms, cause in body["results"]
+        ]
+
+    async def clear(
+        self, call_number: int, backend: str | None, model: str | None, known: Iterable[Target], details: str
+    ) -> tuple[Reply, list[tuple[Target, EntryId]]]:
+        """Clear a backend with its models, one model, or (None) everything, in one call if ``known`` is complete.
+
+        Args:
+            call_number: See ``report``.
+            backend: The scope; None clears everything.
+            model: Narrows the scope to one model.
+            known: The targets in the scope that are known to be limited.
+            details: Members of a JSON object that say who clears.
+
+        Returns:
+            The reply, and each target that was cleared with the ID of its event.
+        """
+        targets = dict.fromkeys(known)
+        if backend is not None:
+            targets.setdefault(Target(backend, model))
+        scope = "all" if backend is None else "backend" if model is None else "target"
+        scope_target = "" if backend is None else Target(backend, model).encode()
+        while True:
+            arguments: list[Any] = [scope, scope_target, _names(Target(backend or "", model)), details]
+            for target in targets:
+                arguments += (target.encode(), _names(target))
+
+            async def exchange(link: Link, arguments: list[Any] = arguments) -> Any:
+                return await link.run(script("clear"), self._keys(targets), self._head(link, call_number) + arguments)
+
+            answer = await self._exchange(exchange)
+            if answer[0]:
+                reply, body = self._read_reply(answer)
+                return reply, [(Target.decode(target), EntryId.parse(event)) for event, target in body["cleared"]]
+            for encoded in answer[2:]:
+                targets.setdefault(Target.decode(encoded.decode()))
+
+    async def snapshot(self) -> tuple[Snapshot, float, float]:
+        """Read all active limits.
+
+        Returns:
+            The snapshot, when it was asked for and when it arrived, in seconds on this process's clock.
+        """
+        keys = [self.keys.order, self.keys.active, self.keys.causes, self.keys.events]
+        sent_at = 0.0
+
+        async def exchange(link: Link) -> Any:
+            nonlocal sent_at
+            sent_at = clock.now()
+            return await link.run(script("snapshot"), keys, [secrets.token_hex(8), link.run_id])
+
+        epoch, notice_id, now_ms, *flat = await self._exchange(exchange)
+        received_at = clock.now()
+        limits = tuple(
+            _snapshot_limit(target.decode(), int(resume_at_ms), cause.decode("utf-8", "replace"))
+            for target, resume_at_ms, cause in zip(flat[::3], flat[1::3], flat[2::3], strict=True)
+        )
+        return (
+            Snapshot(epoch.decode(), EntryId.parse(notice_id.decode()), int(now_ms), limits),
+            sent_at,
+            received_at,
+        )
+
+    async def prune(self, age_seconds: float) -> int:
+        """Remove older events, except those that explain an active limit; return how many."""
+        keys = [self.keys.events, self.keys.active, self.keys.causes]
+        return int(await self._exchange(lambda link: link.run(script("prune"), keys, [int(age_seconds * 1000)])))
+
+    async def events(self, after: str, count: int, *, newest_first: bool) -> list[RateLimitEvent]:
+        """Read from the stream.
+
+        Args:
+            after: ``"-"``, or an entry ID with which to begin, exclusive if it starts with ``"("``.
+            count: How many to read at most.
+            newest_first: Whether to read from the end.
+        """
+        if newest_first:
+            command = ("XREVRANGE", self.keys.events, "+", after, "COUNT", count)
+        else:
+            command = ("XRANGE", self.keys.events, after, "+", "COUNT", count)
+        entries = await self._exchange(lambda link: link.call(*command))
+        return [event for entry_id, fields in entries if (event := _event(entry_id, fields)) is not None]
+
+    async def check(self) -> list[tuple[str, str]]:
+        """Return what the server refuses of all that is needed: pairs of a command and the server's words.
+
+        Raises:
+            ServerUnsuitable: The server is too old, or does not run scripts.
+        """
+
+        async def exchange(link: Link) -> Any:
+            if link.version:
+                number = tuple(int(part) for part in link.version.split(".")[:2] if part.isdecimal())
+                if number < OLDEST_VERSION:
+                    raise ServerUnsuitable(f"Redis at {self.endpoint.address} is {link.version}; 6.2 or newer is needed")
+            return await link.run(script("check"), [self.keys.scratch], [self.keys.notices, GREETING])
+
+        flat = await self._exchange(exchange)
+        return [(name.decode(), text.decode()) for name, text in zip(flat[::2], flat[1::2], strict=True)]
+
+    async def aclose(self) -> None:
+        """Close the connection."""
+        link, self._link = self._link, None
+        if link is not None:
+            await link.aclose()
+
+    async def _exchange(self, exchange: Callable[[Link], Awaitable[T]]) -> T:
+        """Do one thing with the connection, opened if need be, within the command timeout.
+
+        Raises:
+            CoordinatorUnavailable: Redis could not be reached, refused, or did not answer in time.
+        """
+        try:
+            async with asyncio.timeout(self.endpoint.command_timeout), self._lock:
+                if self._link is None:
+                    link = await self.endpoint.open()
+                    self._link = link
+                    await self._guarded(link.greet())
+                started = clock.now()
+                result = await self._guarded(exchange(self._link))
+                self.round_trip_seconds = clock.now() - started
+                self.calls += 1
+                return result
+        except TimeoutError as error:
+            raise unavailable(
+                self.endpoint.address, error, f"no answer within {self.endpoint.command_timeout:g} s"
+            ) from error
+        except RedisError as error:
+            raise unavailable(self.endpoint.address, error) from error
+
+    async def _guarded(self, call: Awaitable[T]) -> T:
+        try:
+            return await call
+        except RedisError:
+            # An error reply leaves the connection in order.
+            raise
+        except BaseException:
+            with suppress(OSError):
+                await self.aclose()
+            raise
+
+    def _keys(self, targets: Iterable[Target]) -> list[str]:
+        keys = self.keys
+        fixed = [keys.order, keys.active, keys.causes, keys.events, keys.applied(self._client_id)]
+        return fixed + [keys.limit(target) for target in targets]
+
+    def _head(self, link: Link, call_number: int) -> list[Any]:
+        new_epoch = secrets.token_hex(8)
+        return [call_number, new_epoch, link.run_id, self.keys.notices, self._max_events, APPLIED_TTL_MS]
+
+    def _read_reply(self, answer: Any) -> tuple[Reply, dict[str, Any]]:
+        body = json.loads(answer[0])
+        return Reply(body["epoch"], int(answer[1]), clock.now()), body
+
+
+def _names(target: Target) -> str:
+    return json.dumps({"backend": target.backend, "model": target.model})[1:-1]
+
+
+def _snapshot_limit(encoded: str, resume_at_ms: int, cause: str) -> SnapshotLimit:
+    target = Target.decode(encoded)
+    event_id, _, rest = cause.partition("|")
+    wait_ms, _, details = rest.partition("|")
+    try:
+        return SnapshotLimit(
+            target, resume_at_ms, EntryId.parse(event_id), int(wait_ms), ReportDetails.model_validate_json(details)
+        )
+    except (ValueError, ValidationError):
+        return SnapshotLimit(target, resume_at_ms, FIRST_ID, None, None)
+
+
+def _event(entry_id: bytes, fields: list[bytes] | None) -> RateLimitEvent | None:
+    try:
+        flat = fields or []
+        values = {name.decode(): value.decode() for name, value in zip(flat[::2], flat[1::2], strict=True)}
+        details = json.loads(values["details"])
+        resume_at_ms = int(values["resume_at_ms"])
+        parsed_id = EntryId.parse(entry_id.decode())
+        return RateLimitEvent.model_validate(
+            {
+                **details,
+                "backend_type": details["backend"],
+                "id": entry_id.decode(),
+                "kind": values["kind"],
+                "detected_at": clock.server_time(parsed_id.ms),
+                "suggested_wait_seconds": int(values["wait_ms"]) / 1000,
+                "extended": values["extended"] == "1",
+                "resume_at": clock.server_time(resume_at_ms) if resume_at_ms else None,
+            }
+        )
+    except (KeyError, TypeError, ValueError, OverflowError, OSError):
+        return None

@@ -1,0 +1,200 @@
+"""Hears notices, and keeps hearing them.
+
+It owns the life of its connection: subscribe first, then have a snapshot read, then hand on what is heard. It pings,
+so that a peer that died without a word is noticed within a bound, and begins anew after any break. Now and then it has
+a snapshot read all the same, as a net.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from typing import Protocol
+
+from redis.exceptions import RedisError
+
+from rate_coordinator import clock
+from rate_coordinator.backoff import Backoff
+from rate_coordinator.connection import Endpoint, Link, unavailable
+from rate_coordinator.errors import CoordinatorUnavailable
+from rate_coordinator.models import Notice
+from rate_coordinator.settings import Settings
+from rate_coordinator.wire import Unreadable, read_notice
+
+logger = logging.getLogger(__name__)
+
+
+class Listener(Protocol):
+    """What a subscription tells."""
+
+    def heard(self, notice: Notice, received_at: float) -> bool:
+        """Take in a notice; return whether a snapshot is needed now."""
+        ...
+
+    async def synchronise(self) -> bool:
+        """Read a snapshot; return whether another one is needed at once.
+
+        Raises:
+            CoordinatorUnavailable: It could not be read.
+        """
+        ...
+
+    def in_step(self, in_step: bool) -> None:
+        """Redis can be heard and read again, or it can no more."""
+        ...
+
+
+class Subscription:
+    """One process's ear on the channel of a namespace.
+
+    Args:
+        endpoint: Where Redis is.
+        channel: What to subscribe to.
+        settings: How often to ping and to re-synchronise.
+        listener: Who is told.
+    """
+
+    def __init__(self, endpoint: Endpoint, channel: str, settings: Settings, listener: Listener) -> None:
+        self.received = 0
+        self.unreadable = 0
+        self.reconnects = 0
+        self.last_error: str | None = None
+        self._endpoint = endpoint
+        self._channel = channel
+        self._settings = settings
+        self._listener = listener
+        self._link: Link | None = None
+        self._alive = asyncio.Event()
+        self._wanted = asyncio.Event()
+
+    async def connect(self) -> None:
+        """Subscribe and wait until the server says that it is done.
+
+        Raises:
+            CoordinatorUnavailable: That failed, or took longer than the connect timeout.
+        """
+        link: Link | None = None
+        try:
+            async with asyncio.timeout(self._settings.connect_timeout):
+                link = await self._endpoint.open()
+                await link.send("SUBSCRIBE", self._channel)
+                while (await link.read())[0] != b"subscribe":
+                    pass
+        except BaseException as error:
+            if link is not None:
+                await link.aclose()
+            if isinstance(error, (TimeoutError, RedisError)) and not isinstance(error, CoordinatorUnavailable):
+                raise unavailable(self._endpoint.address, error) from error
+            raise
+        self._link = link
+
+    def resynchronise(self) -> None:
+        """Have a snapshot read as soon as possible."""
+        self._wanted.set()
+
+    async def run(self) -> None:
+        """Listen until cancelled, whatever happens."""
+        backoff = Backoff()
+        try:
+            while True:
+                try:
+                    if self._link is None:
+                        await self.connect()
+                        self.reconnects += 1
+                        self._wanted.set()
+                    backoff.reset()
+                    await self._session(self._link)  # type: ignore[arg-type]
+                except Exception as error:
+                    self._note(error)
+                self._listener.in_step(False)
+                await self.aclose()
+                await asyncio.sleep(backoff.next_delay(random.random()))
+        finally:
+            await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connection."""
+        link, self._link = self._link, None
+        if link is not None:
+            await link.aclose()
+
+    async def _session(self, link: Link) -> None:
+        """Listen, ping and synchronise until one of them fails."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._listen(link))
+                tasks.create_task(self._ping(link))
+                tasks.create_task(self._keep_synchronised())
+        except* (CoordinatorUnavailable, RedisError) as failures:
+            raise _first(failures) from failures
+
+    async def _listen(self, link: Link) -> None:
+        while True:
+            message = await link.read()
+            received_at = clock.now()
+            self._alive.set()
+            if isinstance(message, list) and len(message) == 3 and message[0] == b"message":
+                self._take(message[2], received_at)
+
+    def _take(self, message: bytes, received_at: float) -> None:
+        try:
+            notice = read_notice(message)
+        except Unreadable as error:
+            self.unreadable += 1
+            # A flood of these must not become a flood in the log.
+            level = logging.WARNING if self.unreadable == 1 else logging.DEBUG
+            logger.log(level, "a message on the channel is unreadable", extra={"error": str(error)})
+            return
+        if notice is not None:
+            self.received += 1
+            if self._listener.heard(notice, received_at):
+                self._wanted.set()
+
+    async def _ping(self, link: Link) -> None:
+        while True:
+            await asyncio.sleep(self._settings.ping_interval)
+            self._alive.clear()
+            try:
+                async with asyncio.timeout(self._settings.ping_timeout):
+                    await link.send("PING")
+                    await self._alive.wait()
+            except TimeoutError as error:
+                # A process that was stopped finds its timers due together with the answers: those count.
+                if not self._alive.is_set():
+                    silence = self._settings.ping_timeout
+                    raise unavailable(self._endpoint.address, error, f"silent for {silence:g} s after a ping") from error
+
+    async def _keep_synchronised(self) -> None:
+        backoff = Backoff()
+        while True:
+            try:
+                # Spread, so that processes that were started together do not ask together for ever.
+                async with asyncio.timeout(self._settings.resync_interval * random.uniform(0.75, 1.25)):
+                    await self._wanted.wait()
+            except TimeoutError:
+                pass
+            self._wanted.clear()
+            try:
+                if await self._listener.synchronise():
+                    self._wanted.set()
+            except CoordinatorUnavailable as error:
+                self._note(error)
+                self._listener.in_step(False)
+                self._wanted.set()
+                await asyncio.sleep(backoff.next_delay(random.random()))
+            else:
+                backoff.reset()
+                self._listener.in_step(True)
+
+    def _note(self, error: Exception) -> None:
+        self.last_error = str(error)
+        if isinstance(error, (CoordinatorUnavailable, RedisError)):
+            logger.info("the subscription broke and will be renewed", extra={"error": str(error)})
+        else:
+            logger.error("the subscription failed in a way that was not foreseen", exc_info=error)
+
+
+def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:
+    first = failures.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first
