@@ -42,6 +42,8 @@ class Limit:
     """On this process's clock."""
     generation: int
     """Of the server's clock when the deadline was worked out."""
+    wait_ms: int | None = None
+    """The wait that the event stored; None where that is not known."""
     details: ReportDetails | None = None
 
 
@@ -70,6 +72,14 @@ class _Held(NamedTuple):
     deadline: float
 
 
+class _Unplaced(NamedTuple):
+    """A reply of an epoch that the mirror does not know yet."""
+
+    target: Target
+    epoch: str
+    received_at: float
+
+
 class Mirror:
     """All limits that this process knows of.
 
@@ -91,11 +101,12 @@ class Mirror:
         self._newest = FIRST_ID
         self._missed_at: float | None = None
         self._early: list[tuple[Notice, float]] = []
+        self._unplaced: list[_Unplaced] = []
 
     @property
     def stale(self) -> bool:
         """Whether something is known to have been missed, so that a snapshot is needed."""
-        return self.epoch is None or self._missed_at is not None or bool(self._early)
+        return self.epoch is None or self._missed_at is not None or bool(self._early) or bool(self._unplaced)
 
     def deadline(self, target: Target) -> float:
         """Return when exactly this target's own limit lifts; 0.0 when none is known."""
@@ -167,10 +178,12 @@ class Mirror:
         """Take in the reply to one of this process's own reports.
 
         Its notice is heard beside it. Of an epoch that is not the mirror's, it says nothing that could be
-        compared; the snapshot that the mirror then waits for contains it.
+        compared; then it is held until the snapshot that contains it.
         """
         if epoch != self.epoch:
-            return set()
+            self._unplaced.append(_Unplaced(limit.target, epoch, received_at))
+            remaining_ms = max(0, limit.resume_at_ms - now_ms)
+            return self.hold(limit.target, received_at + min(remaining_ms / 1000, LONGEST_CAP_SECONDS))
         if limit.id <= self._covered and now_ms <= self._covered_ms and limit.target not in self._limits:
             # The snapshot is the younger of the two, and holds it no more.
             return set()
@@ -238,7 +251,7 @@ class Mirror:
         if self._missed_at is not None and (self._missed_at <= sent_at or not same_order):
             # What was missed had been published, so that a snapshot asked for later contains it.
             self._missed_at = None
-        return changed | self._apply_early(sent_at)
+        return changed | self._apply_early(sent_at) | self._place(sent_at)
 
     def drop_lifted(self, at: float) -> None:
         """Forget limits whose deadline has passed. Not needed for right answers, only for memory."""
@@ -246,9 +259,9 @@ class Mirror:
             del self._limits[target]
             self._changed(target)
 
-    def ids(self) -> dict[Target, EntryId]:
-        """Return which event set each limit: what two states of the mirror can be compared by."""
-        return {target: limit.id for target, limit in self._limits.items()}
+    def limits(self) -> dict[Target, Limit]:
+        """Return all limits as Redis told them, lifted ones too until they are dropped."""
+        return self._limits.copy()
 
     def limit(self, target: Target) -> Limit | None:
         """Return exactly this target's own limit as Redis told it, lifted or not."""
@@ -268,6 +281,16 @@ class Mirror:
             elif received_at >= snapshot_sent_at:
                 # Perhaps of an epoch that began after the snapshot; an older one is of the past.
                 self._early.append((notice, received_at))
+        return changed
+
+    def _place(self, snapshot_sent_at: float) -> set[Target]:
+        unplaced, self._unplaced = self._unplaced, []
+        changed: set[Target] = set()
+        for reply in unplaced:
+            if reply.epoch == self.epoch or reply.received_at <= snapshot_sent_at:
+                changed |= self.release(reply.target)
+            else:
+                self._unplaced.append(reply)
         return changed
 
     def _learn(self, limit: SnapshotLimit, now_ms: int, received_at: float) -> set[Target]:
@@ -298,7 +321,7 @@ class Mirror:
                 return set()
         details = told.details or (known.details if known and known.id == told.id else None)
         self._limits[told.target] = Limit(
-            told.target, told.id, told.resume_at_ms, deadline, self.clock.generation, details
+            told.target, told.id, told.resume_at_ms, deadline, self.clock.generation, told.wait_ms, details
         )
         return self._changed(told.target)
 

@@ -69,6 +69,8 @@ class ReportDetails(_Frozen):
     clamped: Clamp | str | None = None
     late_ms: int = Field(default=0, ge=0)
     """How long the report waited in its process for Redis to come back; its wait is shortened by that."""
+    call_age_ms: int | None = Field(default=None, ge=0)
+    """How long before the report the refused call had been sent; None where that was not told."""
     reporter: str = ""
 
 
@@ -135,6 +137,8 @@ class RateLimitEvent(_Frozen):
     """The target's resume time just after the event, on the server's clock; None when it was not limited."""
     late_ms: int = 0
     """How long the report waited in its process for Redis to come back."""
+    call_age_ms: int | None = None
+    """How long before the report the refused call had been sent; None where that was not told."""
     reporter: str = ""
     """Name of the coordinator that reported or cleared."""
 

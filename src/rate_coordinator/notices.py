@@ -178,19 +178,19 @@ class NoticeHub:
         for handle in self._handles:
             self.dropped += not handle.buffer.put(notice)
 
-    async def aclose(self) -> None:
-        """End all streams and callbacks."""
+    async def aclose(self, spare: asyncio.Task[object] | None = None) -> None:
+        """End all streams and callbacks; the task ``spare`` is not cancelled, it may be the one that closes."""
         self._running = False
         for stream in list(self._streams):
             stream.buffer.close()
-        tasks = [handle.task for handle in self._handles if handle.task is not None]
-        mine = [task for task in tasks if task is not _current_task()]
+        tasks = [handle.task for handle in self._handles if handle.task is not None and handle.task is not spare]
         for handle in self._handles:
             handle.buffer.close()
-        for task in mine:
-            task.cancel()
-        await asyncio.gather(*mine, return_exceptions=True)
         self._handles.clear()
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
 
     async def _serve(self, handle: NoticeHandle) -> None:
         while (notice := await handle.buffer.get()) is not None and not handle.buffer.closed:

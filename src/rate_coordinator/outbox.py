@@ -12,8 +12,9 @@ import itertools
 import json
 import logging
 import random
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from rate_coordinator import clock
 from rate_coordinator.backoff import Backoff
@@ -44,7 +45,9 @@ class Report:
     reason: Reason
     reported_at: float
     """On this process's clock."""
-    settled: asyncio.Future[ReportResult] | None = field(default=None)
+    call_age_ms: int | None = None
+    """How long before the report the refused call had been sent."""
+    settled: asyncio.Future[ReportResult] | None = None
 
     @property
     def deadline(self) -> float:
@@ -56,6 +59,7 @@ class Report:
 class _Clear:
     backend: str | None
     model: str | None
+    reported_at: float
     settled: asyncio.Future[int]
 
 
@@ -69,6 +73,7 @@ class Outbox:
         recorded: Called with the event of each report that was delivered.
         reporter: Name under which this process reports.
         capacity: How many reports are kept while Redis is away.
+        patience: Seconds after which a caller is told that Redis does not answer, whatever the sending does.
     """
 
     def __init__(
@@ -79,6 +84,7 @@ class Outbox:
         recorded: Callable[[RateLimitEvent], None],
         reporter: str,
         capacity: int,
+        patience: float,
     ) -> None:
         self.delivered = 0
         self.dropped = 0
@@ -89,13 +95,18 @@ class Outbox:
         self._recorded = recorded
         self._reporter = reporter
         self._capacity = capacity
+        self._patience = patience
         self._numbers = itertools.count(1)
         self._order = itertools.count()
         self._queue: dict[int, Report | _Clear] = {}
         self._by_deadline: list[tuple[float, int]] = []
         self._sending: list[Report] = []
         self._offline = False
+        self._unsettled: deque[Report | _Clear] = deque()
+        self._patience_timer: asyncio.TimerHandle | None = None
         self._wake = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
         self._retry_now = asyncio.Event()
 
     @property
@@ -117,6 +128,7 @@ class Outbox:
             return self._undelivered(report)
         report.settled = asyncio.get_running_loop().create_future()
         self._put(report)
+        self._bound(report)
         return await report.settled
 
     async def clear(self, backend: str | None, model: str | None) -> int:
@@ -127,8 +139,9 @@ class Outbox:
         """
         if self._offline:
             raise CoordinatorUnavailable(f"nothing was cleared: {self.last_error}")
-        clear = _Clear(backend, model, asyncio.get_running_loop().create_future())
+        clear = _Clear(backend, model, clock.now(), asyncio.get_running_loop().create_future())
         self._put(clear)
+        self._bound(clear)
         return await clear.settled
 
     def retry_now(self) -> None:
@@ -144,22 +157,57 @@ class Outbox:
                 key, item = next(iter(self._queue.items()))
                 if isinstance(item, _Clear):
                     del self._queue[key]
-                    await self._send_clear(item)
+                    if not item.settled.done():
+                        await self._send_clear(item)
                 else:
                     self._sending = self._take_reports()
                     await self._send_reports(self._sending)
                     self._sending = []
+            self._idle.set()
+
+    async def drain(self) -> None:
+        """Wait until everything is sent, or cannot be."""
+        await self._idle.wait()
 
     def abandon(self, error: Exception) -> None:
         """Tell everyone who waits that nothing will be sent any more."""
+        if self._patience_timer is not None:
+            self._patience_timer.cancel()
         for item in [*self._sending, *self._queue.values()]:
-            if item.settled is not None and not item.settled.done():
-                if isinstance(item, Report):
-                    item.settled.set_result(self._undelivered(item))
-                else:
-                    item.settled.set_exception(error)
+            if isinstance(item, Report):
+                self.dropped += 1
+            self._give_up_on(item, error)
         self._queue.clear()
         self._sending = []
+
+    def _bound(self, item: Report | _Clear) -> None:
+        # One timer for all: they come in the order in which their patience ends.
+        self._unsettled.append(item)
+        if self._patience_timer is None:
+            self._patience_timer = asyncio.get_running_loop().call_later(self._patience, self._lose_patience)
+
+    def _lose_patience(self) -> None:
+        self._patience_timer = None
+        now = clock.now()
+        error = CoordinatorUnavailable(f"Redis did not answer within {self._patience:g} s")
+        while self._unsettled:
+            item = self._unsettled[0]
+            if item.settled is not None and not item.settled.done():
+                left = item.reported_at + self._patience - now
+                if left > 0:
+                    loop = asyncio.get_running_loop()
+                    self._patience_timer = loop.call_later(left, self._lose_patience)
+                    return
+                self._give_up_on(item, error)
+            self._unsettled.popleft()
+
+    def _give_up_on(self, item: Report | _Clear, error: Exception) -> None:
+        if item.settled is None or item.settled.done():
+            return
+        if isinstance(item, Report):
+            item.settled.set_result(self._undelivered(item))
+        else:
+            item.settled.set_exception(error)
 
     def _put(self, item: Report | _Clear) -> None:
         key = next(self._order)
@@ -167,6 +215,8 @@ class Outbox:
         if isinstance(item, Report) and self._offline:
             heapq.heappush(self._by_deadline, (item.deadline, key))
             self._drop_above_capacity()
+        if not self._offline:
+            self._idle.clear()
         self._wake.set()
 
     def _drop_above_capacity(self) -> None:
@@ -190,13 +240,14 @@ class Outbox:
     async def _send_reports(self, reports: list[Report]) -> None:
         number = next(self._numbers)
         backoff = Backoff()
+        began = clock.now()
         for attempt in itertools.count(1):
             wire = [self._wire(report, first=attempt == 1 and not self._offline) for report in reports]
             try:
                 reply, answers = await self._store.report(number, wire)
             except Exception as error:
                 self._note(error)
-                if attempt >= ATTEMPTS:
+                if attempt >= ATTEMPTS or clock.now() - began > self._patience / 2:
                     self._go_offline(reports, error)
                     await self._pause(backoff)
                 continue
@@ -271,16 +322,14 @@ class Outbox:
     def _go_offline(self, reports: list[Report], error: Exception) -> None:
         if not self._offline:
             self._offline = True
+            self._idle.set()
             logger.warning("reports cannot be delivered and are kept", extra={"error": str(error)})
+        for report in reports:
+            self._give_up_on(report, error)
         for key, item in list(self._queue.items()):
+            self._give_up_on(item, CoordinatorUnavailable(f"nothing was cleared: {error}"))
             if isinstance(item, _Clear):
                 del self._queue[key]
-                if not item.settled.done():
-                    item.settled.set_exception(CoordinatorUnavailable(f"nothing was cleared: {error}"))
-        waiting = [item for item in self._queue.values() if isinstance(item, Report)]
-        for report in [*reports, *waiting]:
-            if report.settled is not None and not report.settled.done():
-                report.settled.set_result(self._undelivered(report))
         self._by_deadline = [
             (item.deadline, key) for key, item in self._queue.items() if isinstance(item, Report)
         ]
@@ -314,6 +363,7 @@ class Outbox:
                 "asked_wait_seconds": _json_number(report.wait.asked_seconds),
                 "clamped": report.wait.clamped,
                 "late_ms": late_ms,
+                "call_age_ms": report.call_age_ms,
                 "reporter": self._reporter,
             },
             separators=(",", ":"),
@@ -334,7 +384,8 @@ class Outbox:
             clamped=report.wait.clamped,
             extended=answer.extended,
             resume_at=clock.server_time(answer.resume_at_ms) if answer.resume_at_ms else None,
-            late_ms=json.loads("{" + sent.details + "}")["late_ms"],
+            late_ms=report.wait.wait_ms - sent.wait_ms,
+            call_age_ms=report.call_age_ms,
             reporter=self._reporter,
         )
 

@@ -162,20 +162,22 @@ class Store:
         keys = [self.keys.events, self.keys.active, self.keys.causes]
         return int(await self._exchange(lambda link: link.run(script("prune"), keys, [int(age_seconds * 1000)])))
 
-    async def events(self, after: str, count: int, *, newest_first: bool) -> list[RateLimitEvent]:
-        """Read from the stream.
+    async def events(self, newest: str, oldest: str, count: int) -> tuple[list[RateLimitEvent], str | None]:
+        """Read a page of the stream, newest first.
 
         Args:
-            after: ``"-"``, or an entry ID with which to begin, exclusive if it starts with ``"("``.
-            count: How many to read at most.
-            newest_first: Whether to read from the end.
+            newest: Entry ID to begin with, exclusive if it starts with ``"("``; ``"+"`` for the end of the stream.
+            oldest: Entry ID to end with, likewise; ``"-"`` for the beginning of the stream.
+            count: How many entries to read at most.
+
+        Returns:
+            The events that can be read, and where the next page begins; None if this was the last.
         """
-        if newest_first:
-            command = ("XREVRANGE", self.keys.events, "+", after, "COUNT", count)
-        else:
-            command = ("XRANGE", self.keys.events, after, "+", "COUNT", count)
-        entries = await self._exchange(lambda link: link.call(*command))
-        return [event for entry_id, fields in entries if (event := _event(entry_id, fields)) is not None]
+        entries = await self._exchange(
+            lambda link: link.call("XREVRANGE", self.keys.events, newest, oldest, "COUNT", count)
+        )
+        events = [event for entry_id, fields in entries if (event := _event(entry_id, fields)) is not None]
+        return events, f"({entries[-1][0].decode()}" if len(entries) == count else None
 
     async def check(self) -> list[tuple[str, str]]:
         """Return what the server refuses of all that is needed: pairs of a command and the server's words.

@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 from rate_coordinator import clock
 from rate_coordinator.backoff import Backoff
 from rate_coordinator.connection import Endpoint, Link, unavailable
-from rate_coordinator.errors import CoordinatorUnavailable
+from rate_coordinator.errors import CoordinatorError, CoordinatorUnavailable
 from rate_coordinator.models import Notice
 from rate_coordinator.settings import Settings
 from rate_coordinator.wire import Unreadable, read_notice
@@ -126,7 +126,7 @@ class Subscription:
                 tasks.create_task(self._listen(link))
                 tasks.create_task(self._ping(link))
                 tasks.create_task(self._keep_synchronised())
-        except* (CoordinatorUnavailable, RedisError) as failures:
+        except* (CoordinatorError, RedisError) as failures:
             raise _first(failures) from failures
 
     async def _listen(self, link: Link) -> None:
@@ -178,7 +178,7 @@ class Subscription:
             try:
                 if await self._listener.synchronise():
                     self._wanted.set()
-            except CoordinatorUnavailable as error:
+            except CoordinatorError as error:
                 self._note(error)
                 self._listener.in_step(False)
                 self._wanted.set()
@@ -189,7 +189,7 @@ class Subscription:
 
     def _note(self, error: Exception) -> None:
         self.last_error = str(error)
-        if isinstance(error, (CoordinatorUnavailable, RedisError)):
+        if isinstance(error, (CoordinatorError, RedisError)):
             logger.info("the subscription broke and will be renewed", extra={"error": str(error)})
         else:
             logger.error("the subscription failed in a way that was not foreseen", exc_info=error)

@@ -61,33 +61,48 @@ class Waiters:
         """Return how many targets are waited for."""
         return len(self._groups)
 
-    async def wait(self, targets: Sequence[Target], timeout: float | None) -> Target:
+    def clear_now(self, targets: Sequence[Target]) -> Target | None:
+        """Return the first target that may be called, and that nobody is still being held for; None if there is none."""
+        now = clock.now()
+        for target in targets:
+            if target not in self._groups and self._mirror.lifts_at(target) <= now:
+                return target
+        return None
+
+    async def wait(self, targets: Sequence[Target], gives_up_at: float | None) -> Target:
         """Wait until the first of some targets may be called.
 
         Args:
             targets: At least one; earlier ones are preferred where several are clear.
-            timeout: Longest wait in seconds; None waits as long as it takes.
+            gives_up_at: Until when, on this process's clock; None waits as long as it takes.
 
         Returns:
             The target that became clear.
 
         Raises:
-            LimitWaitTimeout: All of them outlast the timeout; raised as soon as that is known.
+            LimitWaitTimeout: All of them last longer; raised as soon as that is known.
         """
-        gives_up_at = None if timeout is None else clock.now() + timeout
         while True:
-            for target in targets:
-                if self._mirror.lifts_at(target) <= clock.now() and target not in self._groups:
-                    return target
+            clear = self.clear_now(targets)
+            if clear is not None:
+                return clear
             waiter = _Waiter(targets, asyncio.get_running_loop().create_future(), gives_up_at)
             self._join(waiter)
             try:
-                cleared = await waiter.future
+                released = await waiter.future
             finally:
                 self._leave(waiter)
             # A limit may have come back between the release and this task's turn.
-            if self._mirror.lifts_at(cleared) <= clock.now():
-                return cleared
+            if self._mirror.lifts_at(released) <= clock.now():
+                return released
+
+    def wake_due(self) -> None:
+        """Release whoever is due by this process's clock: the event loop's stands still while a machine sleeps."""
+        now = clock.now()
+        for group in [group for group in self._groups.values() if group.timer_at <= now]:
+            if group.timer is not None:
+                group.timer.cancel()
+            self._due(group)
 
     def changed(self, targets: set[Target]) -> None:
         """Look again at everyone who waits for one of these targets, or for a model of them."""

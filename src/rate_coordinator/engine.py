@@ -1,0 +1,423 @@
+"""What runs inside a coordinator: it owns the tasks and connections, and joins the parts together."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections import OrderedDict
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Literal
+from weakref import WeakSet
+
+from redis.exceptions import NoPermissionError
+
+from rate_coordinator import clock
+from rate_coordinator.connection import Endpoint, unavailable
+from rate_coordinator.errors import (
+    CoordinatorClosed,
+    CoordinatorUnavailable,
+    ForkedCoordinator,
+    ServerUnsuitable,
+    WrongEventLoop,
+)
+from rate_coordinator.eventlog import RECENT_SECONDS, EventLog
+from rate_coordinator.keys import Keys
+from rate_coordinator.mirror import Limit, Mirror, Snapshot
+from rate_coordinator.models import FIRST_ID, EntryId, Health, Notice, RateLimitEvent, ReportResult
+from rate_coordinator.notices import NoticeHub
+from rate_coordinator.outbox import Outbox, Report
+from rate_coordinator.settings import Settings
+from rate_coordinator.store import Store
+from rate_coordinator.subscription import Subscription
+from rate_coordinator.targets import Target
+from rate_coordinator.waiters import Waiters
+
+logger = logging.getLogger(__name__)
+
+EVENTS_PER_PAGE = 1000
+SNAPSHOTS_PER_REFRESH = 5
+RECOVERED_REMEMBERED = 10_000
+"""How many changes that were learned from a snapshot are remembered, so that a late notice is not handed on again."""
+
+State = Literal["new", "starting", "running", "closed"]
+
+
+class Engine:
+    """The running parts of one coordinator.
+
+    Args:
+        endpoint: Where Redis is.
+        settings: See there.
+    """
+
+    def __init__(self, endpoint: Endpoint, settings: Settings) -> None:
+        self.state: State = "new"
+        self.endpoint = endpoint
+        self.settings = settings
+        self.keys = Keys(settings.namespace)
+        self.mirror = Mirror()
+        self.log = EventLog(settings.max_events)
+        self.waiters = Waiters(self.mirror, settings.wake_margin_seconds, settings.wake_jitter_seconds)
+        self.hub = NoticeHub(settings.notice_buffer)
+        self.store = Store(endpoint, self.keys, settings.max_events)
+        self.subscription = Subscription(endpoint, self.keys.notices, settings, self)
+        self.outbox = Outbox(
+            self.store,
+            self.mirror,
+            self.waiters.changed,
+            self.log.add,
+            settings.reporter,
+            settings.max_buffered_reports,
+            settings.command_timeout,
+        )
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._forked = False
+        self._checked = False
+        self._hears = False
+        self._degraded_at: float | None = None
+        self._last_error: str | None = None
+        self._resyncs = 0
+        self._synchronising = asyncio.Lock()
+        self._read_to = FIRST_ID
+        self._recovered: OrderedDict[tuple[str, Target], EntryId] = OrderedDict()
+        self._starting: asyncio.Task[None] | None = None
+        self._starters = 0
+        self._degraded_ok = False
+        self._running: asyncio.Task[None] | None = None
+        self._closing: asyncio.Task[None] | None = None
+        self._closer: asyncio.Task[object] | None = None
+        _engines.add(self)
+
+    async def ready(self) -> None:
+        """Start it if that has not been done, and make sure that it can be used from here.
+
+        Raises:
+            CoordinatorMisuse: It is closed, or belongs to another event loop or process.
+            CoordinatorUnavailable: It could not be started.
+            ServerUnsuitable: The server cannot be used.
+        """
+        if self.state != "running" or self._loop is not asyncio.get_running_loop():
+            await self.start(degraded_ok=False)
+
+    async def start(self, *, degraded_ok: bool) -> None:
+        """Connect, and begin to listen. Concurrent calls share one start; cancelling the last of them undoes it."""
+        task = asyncio.current_task()
+        cancellations = task.cancelling() if task else 0
+        self._degraded_ok = self._degraded_ok or degraded_ok
+        while True:
+            self._check_usable()
+            if self.state == "running":
+                return
+            if self._starting is None:
+                self.state = "starting"
+                self._loop = asyncio.get_running_loop()
+                self._starting = asyncio.create_task(self._start(), name="rate_coordinator start")
+            starting = self._starting
+            self._starters += 1
+            try:
+                await asyncio.shield(starting)
+            except asyncio.CancelledError:
+                if task is None or task.cancelling() > cancellations:
+                    if self._starters == 1 and not starting.done():
+                        starting.cancel()
+                        await asyncio.wait([starting])
+                    raise
+                # Not this caller was cancelled but the start that it shared: closed, or given up by another.
+            finally:
+                self._starters -= 1
+
+    async def aclose(self) -> None:
+        """End everything. A cancelled call lets the rest go on; a second one waits for it."""
+        if self.state == "closed" and self._closing is None:
+            return
+        if self._closing is None:
+            if self._loop is not None:
+                self._check_usable()
+            self._closer = asyncio.current_task()
+            self._closing = asyncio.create_task(self._close(), name="rate_coordinator close")
+        await asyncio.shield(self._closing)
+
+    async def report(self, report: Report) -> ReportResult:
+        """See ``Outbox.report``."""
+        return await self.outbox.report(report)
+
+    async def clear(self, backend: str | None, model: str | None) -> int:
+        """See ``Outbox.clear``; the mirror shows it on return."""
+        cleared = await self.outbox.clear(backend, model)
+        if self.mirror.targets_of(backend, model, clock.now()):
+            # Redis no longer has what the mirror holds, or somebody was faster with a new report.
+            await self.refresh()
+        return cleared
+
+    async def refresh(self) -> None:
+        """Synchronise the mirror with Redis now.
+
+        Raises:
+            CoordinatorUnavailable: Redis is away.
+        """
+        try:
+            async with asyncio.timeout(self.settings.command_timeout):
+                for _ in range(SNAPSHOTS_PER_REFRESH):
+                    if not await self.synchronise():
+                        break
+        except TimeoutError as error:
+            raise unavailable(self.endpoint.address, error) from error
+
+    async def read_events(self, oldest: str, count: int | None) -> list[RateLimitEvent]:
+        """Read the stream down to an entry ID, newest first, at most so many.
+
+        Raises:
+            CoordinatorUnavailable: Redis is away.
+        """
+        found: list[RateLimitEvent] = []
+        position: str | None = "+"
+        while position is not None and (count is None or len(found) < count):
+            page = EVENTS_PER_PAGE if count is None else min(EVENTS_PER_PAGE, count - len(found))
+            events, position = await self.store.events(position, oldest, page)
+            found += events
+        return found
+
+    def heard(self, notice: Notice, received_at: float) -> bool:
+        """Take in a notice; return whether a snapshot is needed now."""
+        # A notice of an order that is not known yet is told when a snapshot has said where it belongs.
+        told = notice.epoch != self.mirror.epoch or self._was_recovered(notice)
+        changed = self.mirror.apply(notice, received_at)
+        self.waiters.changed(changed)
+        if not told:
+            self.hub.publish(notice)
+        if notice.kind == "limit":
+            self.log.add(_event(notice))
+        return self.mirror.stale
+
+    async def synchronise(self) -> bool:
+        """Read a snapshot and the events since the last one; return whether another snapshot is needed at once."""
+        self.waiters.wake_due()
+        async with self._synchronising:
+            await self._check_server()
+            snapshot, sent_at, received_at = await self.store.snapshot()
+            known, known_epoch = self.mirror.limits(), self.mirror.epoch
+            changed = self.mirror.replace(snapshot, sent_at, received_at)
+            self._resyncs += 1
+            self.waiters.changed(changed)
+            if known_epoch is not None:
+                self._publish_recovered(known, snapshot)
+            if snapshot.epoch != known_epoch:
+                self._read_to = FIRST_ID
+                self.log.clear()
+            self.mirror.drop_lifted(clock.now())
+            await self._catch_up(snapshot.now_ms)
+            return self.mirror.stale
+
+    def in_step(self, in_step: bool) -> None:
+        """Redis can be heard and read again, or it can no more."""
+        if in_step:
+            self.outbox.retry_now()
+        if in_step == self._hears:
+            return
+        self._hears = in_step
+        if in_step:
+            logger.info("in step with Redis", extra={"address": self.endpoint.address})
+        else:
+            logger.warning("Redis cannot be heard; going on from what is known", extra={"address": self.endpoint.address})
+        self._degraded_at = None if in_step else clock.now()
+
+    def health(self) -> Health:
+        """Return how it is doing."""
+        degraded = self.state == "running" and (not self._hears or self.outbox.offline)
+        running = "degraded" if degraded else "connected"
+        errors = (self.subscription.last_error, self.outbox.last_error, self._last_error)
+        return Health(
+            state=running if self.state == "running" else self.state,
+            address=self.endpoint.address,
+            namespace=self.settings.namespace,
+            degraded_seconds=clock.now() - self._degraded_at if degraded and self._degraded_at else 0.0,
+            last_error=next((error for error in errors if error), None),
+            round_trip_seconds=self.store.round_trip_seconds,
+            notices_received=self.subscription.received,
+            notices_unreadable=self.subscription.unreadable,
+            notices_dropped=self.hub.dropped,
+            notices_missed=self.mirror.gaps,
+            callback_errors=self.hub.callback_errors,
+            resyncs=self._resyncs,
+            reconnects=self.subscription.reconnects,
+            script_calls=self.store.calls,
+            reports_delivered=self.outbox.delivered,
+            reports_buffered=self.outbox.buffered,
+            reports_dropped=self.outbox.dropped,
+        )
+
+    def server_now_ms(self) -> int:
+        """Return the server's clock as far as it is known, else this host's, in milliseconds since 1970."""
+        estimate = self.mirror.clock.estimate_ms(clock.now())
+        return int(datetime.now(UTC).timestamp() * 1000) if estimate is None else estimate
+
+    def after_fork(self) -> None:
+        """In a forked child: nothing that was inherited may be touched."""
+        self._forked = True
+        self.mirror.forget_readers()
+
+    async def _start(self) -> None:
+        try:
+            try:
+                async with asyncio.timeout(self.settings.connect_timeout):
+                    await self.subscription.connect()
+                    await self.synchronise()
+            except TimeoutError as error:
+                silence = f"no answer within {self.settings.connect_timeout:g} s"
+                raise unavailable(self.endpoint.address, error, silence) from error
+            self._hears = True
+        except CoordinatorUnavailable as error:
+            if isinstance(error.__cause__, NoPermissionError):
+                await self._undo_start()
+                raise ServerUnsuitable(f"Redis at {self.endpoint.address} refuses: {error.__cause__}") from error
+            if not self._degraded_ok:
+                await self._undo_start()
+                raise
+            await self.subscription.aclose()
+            self._last_error = str(error)
+            self._degraded_at = clock.now()
+            logger.warning("started without Redis", extra={"error": str(error)})
+        except BaseException:
+            await self._undo_start()
+            raise
+        if not self.endpoint.shared:
+            logger.warning("limits are kept in this process and shared with no other", extra={"address": self.endpoint.address})
+        self.state = "running"
+        self._starting = None
+        self._running = asyncio.create_task(self._run(), name="rate_coordinator")
+        self.hub.start()
+
+    async def _undo_start(self) -> None:
+        self._starting = None
+        if self.state == "starting":
+            self.state = "new"
+            self._loop = None
+        await self.subscription.aclose()
+        await self.store.aclose()
+
+    async def _run(self) -> None:
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self.outbox.run(), name="rate_coordinator outbox")
+                tasks.create_task(self.subscription.run(), name="rate_coordinator subscription")
+        finally:
+            # Also when the event loop was shut down around it: nobody must wait for what will not come.
+            await self._end()
+
+    async def _close(self) -> None:
+        if self._starting is not None:
+            self.state = "closed"
+            self._starting.cancel()
+            await asyncio.wait([self._starting])
+        if self._running is not None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self.settings.command_timeout):
+                    await self.outbox.drain()
+            self._running.cancel()
+            await asyncio.wait([self._running])
+        await self._end()
+
+    async def _end(self) -> None:
+        self.state = "closed"
+        self.mirror.forget_readers()
+        if self.outbox.buffered:
+            logger.warning("reports were never delivered", extra={"reports": self.outbox.buffered})
+        error = self._closed_error()
+        self.outbox.abandon(error)
+        self.waiters.abandon(error)
+        await self.hub.aclose(spare=self._closer)
+        await self.store.aclose()
+
+    def _closed_error(self) -> CoordinatorClosed:
+        return CoordinatorClosed(f"the coordinator for {self.endpoint.address} is closed")
+
+    def check_open(self) -> None:
+        """Make sure that it can still be used.
+
+        Raises:
+            CoordinatorMisuse: It is closed, or belongs to another process.
+        """
+        if self._forked:
+            raise ForkedCoordinator("a coordinator does not work in a forked child: make a new one there")
+        if self.state == "closed":
+            raise self._closed_error()
+
+    def _check_usable(self) -> None:
+        self.check_open()
+        if self._loop is not None and self._loop is not asyncio.get_running_loop():
+            raise WrongEventLoop("a coordinator works only in the event loop in which it was started: make one for each")
+
+    async def _check_server(self) -> None:
+        if not self._checked:
+            refused = await self.store.check()
+            if refused:
+                words = "; ".join(f"{command}: {text}" for command, text in refused)
+                raise ServerUnsuitable(f"Redis at {self.endpoint.address} refuses what is needed: {words}")
+            self._checked = True
+
+    def _publish_recovered(self, known: dict[Target, Limit], snapshot: Snapshot) -> None:
+        """Hand on the changes that only the snapshot told of."""
+        now = self.mirror.limits()
+        order = {"epoch": snapshot.epoch, "previous_id": str(FIRST_ID), "now_ms": snapshot.now_ms, "recovered": True}
+        for target, limit in now.items():
+            before = known.get(target)
+            if (before is None or before.id != limit.id) and limit.id != FIRST_ID:
+                self._recover(target, limit.id, {**_details(limit), **order, "kind": "limit"})
+        for target, limit in known.items():
+            if target not in now and limit.resume_at_ms > snapshot.now_ms:
+                self._recover(target, snapshot.notice_id, {**order, "kind": "clear"})
+
+    def _recover(self, target: Target, change_id: EntryId, notice: dict[str, object]) -> None:
+        names = {"backend": target.backend, "model": target.model}
+        self.hub.publish(Notice.model_validate({**notice, **names, "id": str(change_id)}))
+        self._recovered[str(notice["epoch"]), target] = change_id
+        if len(self._recovered) > RECOVERED_REMEMBERED:
+            self._recovered.popitem(last=False)
+
+    def _was_recovered(self, notice: Notice) -> bool:
+        if not self._recovered:
+            return False
+        recovered_id = self._recovered.get((notice.epoch, notice.target), FIRST_ID)
+        return EntryId.parse(notice.id) <= recovered_id
+
+    async def _catch_up(self, now_ms: int) -> None:
+        """Read the events that came since the last time, of the last hour, as many as are kept."""
+        hour_ago = EntryId(max(0, now_ms - int(RECENT_SECONDS * 1000)), 0)
+        oldest = f"({self._read_to}" if self._read_to > hour_ago else str(hour_ago)
+        events = await self.read_events(oldest, self.settings.max_events)
+        for event in reversed(events):
+            self.log.add(event)
+        if events:
+            self._read_to = EntryId.parse(events[0].id)
+        self.log.prune(now_ms)
+
+
+_engines: WeakSet[Engine] = WeakSet()
+
+
+def _after_fork() -> None:
+    for engine in list(_engines):
+        engine.after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def _details(limit: Limit) -> dict[str, object]:
+    told = limit.details.model_dump() if limit.details else {}
+    return {**told, "resume_at_ms": limit.resume_at_ms, "wait_ms": limit.wait_ms or 0}
+
+
+def _event(notice: Notice) -> RateLimitEvent:
+    details = notice.model_dump(include={"job_id", "sheet_num", "reason", "asked_wait_seconds", "clamped", "late_ms",
+                                         "call_age_ms", "reporter", "model", "id"})
+    return RateLimitEvent(
+        **details,
+        backend_type=notice.backend,
+        detected_at=clock.server_time(EntryId.parse(notice.id).ms),
+        suggested_wait_seconds=notice.wait_ms / 1000,
+        extended=True,
+        resume_at=clock.server_time(notice.resume_at_ms),
+    )

@@ -1,0 +1,84 @@
+"""What the mirror knows, told to people: which limits there are, and where they come from. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rate_coordinator import clock
+from rate_coordinator.mirror import Limit, Mirror
+from rate_coordinator.models import FIRST_ID, ActiveLimit, Explanation, RateLimitEvent
+from rate_coordinator.targets import Target
+
+
+def describe_limits(mirror: Mirror, server_now_ms: int, at: float) -> tuple[ActiveLimit, ...]:
+    """Return every limit that is active at a moment, the longest first.
+
+    Args:
+        mirror: What is known.
+        server_now_ms: The server's clock at that moment, in milliseconds.
+        at: The moment on this process's clock.
+    """
+    limits = [_describe(target, deadline, known, server_now_ms, at) for target, deadline, known in mirror.active(at)]
+    return tuple(sorted(limits, key=lambda limit: (-limit.seconds_remaining, limit.target)))
+
+
+def explain(mirror: Mirror, target: Target, events: Sequence[RateLimitEvent], at: float) -> Explanation:
+    """Return where a target's limit comes from.
+
+    Args:
+        mirror: What is known.
+        target: A backend, or a model, which its backend's limit holds as well.
+        events: Of the stream, newest first.
+        at: The moment on this process's clock.
+    """
+    scope = [target] if target.model is None else [target, Target(target.backend)]
+    limits = [limit for limit in map(mirror.limit, scope) if limit is not None and limit.deadline > at]
+    limit = max(limits, key=lambda limit: limit.deadline, default=None)
+    cause = _cause(limit, events) if limit else None
+    before = [event for event in events if event.target in scope and (cause is None or event.id != cause.id)]
+    remaining = max(0.0, mirror.lifts_at(target) - at)
+    return Explanation(
+        backend=target.backend,
+        model=target.model,
+        limited=remaining > 0,
+        seconds_remaining=remaining,
+        resume_at=clock.server_time(limit.resume_at_ms) if limit else None,
+        cause=cause,
+        before=tuple(before),
+    )
+
+
+def _describe(target: Target, deadline: float, known: Limit | None, server_now_ms: int, at: float) -> ActiveLimit:
+    delivered = known is not None and known.deadline >= deadline
+    resume_at_ms = known.resume_at_ms if known and delivered else server_now_ms + int((deadline - at) * 1000)
+    details = known.details if known else None
+    return ActiveLimit(
+        backend=target.backend,
+        model=target.model,
+        seconds_remaining=deadline - at,
+        resume_at=clock.server_time(resume_at_ms),
+        reason=details.reason if details else "rate_limit",
+        job_id=details.job_id if details else None,
+        sheet_num=details.sheet_num if details else None,
+        reporter=details.reporter if details else "",
+        delivered=delivered,
+    )
+
+
+def _cause(limit: Limit, events: Sequence[RateLimitEvent]) -> RateLimitEvent | None:
+    """Return the event that set a limit, from the stream or, where that was cut, from what is kept beside the limit."""
+    for event in events:
+        if event.id == str(limit.id):
+            return event
+    if limit.id == FIRST_ID or limit.details is None:
+        return None
+    return RateLimitEvent(
+        backend_type=limit.target.backend,
+        model=limit.target.model,
+        detected_at=clock.server_time(limit.id.ms),
+        suggested_wait_seconds=(limit.wait_ms or 0) / 1000,
+        id=str(limit.id),
+        extended=True,
+        resume_at=clock.server_time(limit.resume_at_ms),
+        **limit.details.model_dump(include=set(type(limit.details).model_fields) & set(RateLimitEvent.model_fields) - {"id", "model", "kind"}),
+    )
