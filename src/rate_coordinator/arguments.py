@@ -6,11 +6,11 @@ import math
 import time
 from collections.abc import Iterable
 from datetime import datetime, timedelta
-from typing import get_args
+from typing import TypeGuard, get_args
 
 from rate_coordinator import clock
 from rate_coordinator.models import EntryId, Reason
-from rate_coordinator.outbox import Report
+from rate_coordinator.reports import Report
 from rate_coordinator.targets import Target
 from rate_coordinator.waits import read_wait
 
@@ -40,12 +40,12 @@ def read_report(
         raise ValueError(f"job_id must be a string of at most {LONGEST_JOB_ID} characters, not {job_id!r:.80}")
     if not (sheet_num is None or (isinstance(sheet_num, int) and -(2**63) <= sheet_num < 2**63)) or sheet_num is True:
         raise ValueError(f"sheet_num must be a 64-bit integer, not {sheet_num!r:.80}")
-    if reason not in get_args(Reason):
+    if not _is_reason(reason):
         raise ValueError(f"reason must be one of {', '.join(get_args(Reason))}, not {reason!r:.80}")
     return Report(target, wait, job_id, sheet_num, reason, clock.now(), _age_ms(sent_at))
 
 
-def read_since(since: datetime | timedelta | float | str | None, server_now_ms: int) -> str:
+def read_since(since: object, server_now_ms: int) -> str:
     """Return the oldest entry ID that is wanted; see ``RateLimitCoordinator.events``.
 
     Raises:
@@ -65,7 +65,18 @@ def read_since(since: datetime | timedelta | float | str | None, server_now_ms: 
     return str(max(0, server_now_ms - min(server_now_ms, int(seconds * 1000))))
 
 
-def read_items(backends: Iterable[Item]) -> list[Target]:
+def read_count(count: object) -> int | None:
+    """Return how many are wanted at most; None for all.
+
+    Raises:
+        ValueError: ``count`` is neither None nor a whole number of at least 0.
+    """
+    if count is None or (isinstance(count, int) and not isinstance(count, bool) and count >= 0):
+        return count
+    raise ValueError(f"count must be a whole number of at least 0, not {count!r:.80}")
+
+
+def read_items(backends: object) -> list[Target]:
     """Return the targets of a list of backends, or of pairs of backend and model.
 
     Raises:
@@ -73,6 +84,8 @@ def read_items(backends: Iterable[Item]) -> list[Target]:
     """
     if isinstance(backends, str):
         raise ValueError(f"backends must be a list of names, not the string {backends!r:.80}")
+    if not isinstance(backends, Iterable):
+        raise ValueError(f"backends must be a list of names, not {backends!r:.80}")
     targets = []
     for item in backends:
         if isinstance(item, str):
@@ -84,6 +97,10 @@ def read_items(backends: Iterable[Item]) -> list[Target]:
     if not targets:
         raise ValueError("at least one backend is needed to wait for")
     return targets
+
+
+def _is_reason(reason: object) -> TypeGuard[Reason]:
+    return reason in get_args(Reason)
 
 
 def _age_ms(sent_at: object) -> int | None:

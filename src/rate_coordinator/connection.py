@@ -174,7 +174,7 @@ class Endpoint:
         connection = self._make_connection()
         try:
             async with asyncio.timeout(self.connect_timeout):
-                await connection.connect()
+                await connection.connect()  # type: ignore[no-untyped-call]
             return Link(connection, self.address)
         except _FAILURES as error:
             await connection.disconnect(nowait=True)
@@ -210,7 +210,7 @@ def _remote(url: str, address: str, connect_timeout: float) -> Callable[[], Abst
         )
         pool = ConnectionPool(**options)
         # Options that the connection does not know show only when one is made.
-        pool.make_connection()
+        pool.make_connection()  # type: ignore[no-untyped-call]
     except (TypeError, ValueError) as error:
         # The cause is left out: its message could show a part of the password.
         hint = f": {error}" if str(error).startswith("the path") else ""

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Protocol, Self, TypeVar, runtime_checkable
 
 from rate_coordinator import clock
-from rate_coordinator.arguments import Item, read_items, read_report, read_since
+from rate_coordinator.arguments import Item, read_count, read_items, read_report, read_since
 from rate_coordinator.connection import Endpoint
 from rate_coordinator.engine import Engine
 from rate_coordinator.eventlog import RECENT_SECONDS
@@ -373,10 +373,9 @@ class RateLimitCoordinator:
             CoordinatorUnavailable: Redis is away.
             CoordinatorMisuse: It is closed, or belongs to another event loop or process.
         """
-        if count is not None and (not isinstance(count, int) or isinstance(count, bool) or count < 0):
-            raise ValueError(f"count must be a whole number of at least 0, not {count!r:.80}")
+        count = read_count(count)
         await self._engine.ready()
-        return await self._engine.read_events(read_since(since, self._engine.server_now_ms()), count)
+        return await self._engine.synchroniser.read_events(read_since(since, self._engine.server_now_ms()), count)
 
     async def explain(self, backend: str, model: str | None = None) -> Explanation:
         """Tell where a backend's present limit comes from: which report set its resume time, and what came before.
@@ -392,8 +391,8 @@ class RateLimitCoordinator:
         """
         target = Target.of(backend, model)
         await self._engine.ready()
-        await self._engine.refresh()
-        return explain(self._engine.mirror, target, await self._engine.read_events("-", None), clock.now())
+        await self._engine.synchroniser.refresh(self._settings.command_timeout)
+        return explain(self._engine.mirror, target, await self._engine.synchroniser.read_events("-", None), clock.now())
 
     async def refresh(self) -> None:
         """Compare the mirror with Redis now; on return it shows what Redis held at some moment of this call.
@@ -403,7 +402,7 @@ class RateLimitCoordinator:
             CoordinatorMisuse: It is closed, or belongs to another event loop or process.
         """
         await self._engine.ready()
-        await self._engine.refresh()
+        await self._engine.synchroniser.refresh(self._settings.command_timeout)
 
     @property
     def health(self) -> Health:

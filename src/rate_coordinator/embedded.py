@@ -22,9 +22,8 @@ def connect(name: str) -> Callable[[], AbstractConnection]:
         ModuleNotFoundError: The extra ``embedded`` is not installed.
     """
     try:
-        from fakeredis import FakeAsyncRedis, FakeServer
-
         import lupa  # noqa: F401
+        from fakeredis import FakeAsyncRedis, FakeServer
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             "memory:// needs the extra 'embedded': pip install 'rate-coordinator[embedded]'", name=error.name
@@ -35,4 +34,4 @@ def connect(name: str) -> Callable[[], AbstractConnection]:
         if name:
             _named_servers[name] = server
     pool = FakeAsyncRedis(server=server, protocol=2).connection_pool
-    return lambda: pool.make_connection()
+    return lambda: pool.make_connection()  # type: ignore[no-untyped-call]

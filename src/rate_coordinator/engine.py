@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections import OrderedDict
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Literal
@@ -22,24 +21,20 @@ from rate_coordinator.errors import (
     ServerUnsuitable,
     WrongEventLoop,
 )
-from rate_coordinator.eventlog import RECENT_SECONDS, EventLog
+from rate_coordinator.eventlog import EventLog
 from rate_coordinator.keys import Keys
-from rate_coordinator.mirror import Limit, Mirror, Snapshot
-from rate_coordinator.models import FIRST_ID, EntryId, Health, Notice, RateLimitEvent, ReportResult
+from rate_coordinator.mirror import Mirror
+from rate_coordinator.models import Health, ReportResult
 from rate_coordinator.notices import NoticeHub
-from rate_coordinator.outbox import Outbox, Report
+from rate_coordinator.outbox import Outbox
+from rate_coordinator.reports import Report
 from rate_coordinator.settings import Settings
 from rate_coordinator.store import Store
 from rate_coordinator.subscription import Subscription
-from rate_coordinator.targets import Target
+from rate_coordinator.synchroniser import Synchroniser
 from rate_coordinator.waiters import Waiters
 
 logger = logging.getLogger(__name__)
-
-EVENTS_PER_PAGE = 1000
-SNAPSHOTS_PER_REFRESH = 5
-RECOVERED_REMEMBERED = 10_000
-"""How many changes that were learned from a snapshot are remembered, so that a late notice is not handed on again."""
 
 State = Literal["new", "starting", "running", "closed"]
 
@@ -62,7 +57,10 @@ class Engine:
         self.waiters = Waiters(self.mirror, settings.wake_margin_seconds, settings.wake_jitter_seconds)
         self.hub = NoticeHub(settings.notice_buffer)
         self.store = Store(endpoint, self.keys, settings.max_events)
-        self.subscription = Subscription(endpoint, self.keys.notices, settings, self)
+        self.synchroniser = Synchroniser(self.store, self.mirror, self.log, self.waiters, self.hub, settings.max_events)
+        self.subscription = Subscription(
+            endpoint, self.keys.notices, settings, self.synchroniser.heard, self.synchroniser.synchronise, self._in_step
+        )
         self.outbox = Outbox(
             self.store,
             self.mirror,
@@ -74,14 +72,9 @@ class Engine:
         )
         self._loop: asyncio.AbstractEventLoop | None = None
         self._forked = False
-        self._checked = False
         self._hears = False
         self._degraded_at: float | None = None
         self._last_error: str | None = None
-        self._resyncs = 0
-        self._synchronising = asyncio.Lock()
-        self._read_to = FIRST_ID
-        self._recovered: OrderedDict[tuple[str, Target], EntryId] = OrderedDict()
         self._starting: asyncio.Task[None] | None = None
         self._starters = 0
         self._degraded_ok = False
@@ -148,69 +141,10 @@ class Engine:
         cleared = await self.outbox.clear(backend, model)
         if self.mirror.targets_of(backend, model, clock.now()):
             # Redis no longer has what the mirror holds, or somebody was faster with a new report.
-            await self.refresh()
+            await self.synchroniser.refresh(self.settings.command_timeout)
         return cleared
 
-    async def refresh(self) -> None:
-        """Synchronise the mirror with Redis now.
-
-        Raises:
-            CoordinatorUnavailable: Redis is away.
-        """
-        try:
-            async with asyncio.timeout(self.settings.command_timeout):
-                for _ in range(SNAPSHOTS_PER_REFRESH):
-                    if not await self.synchronise():
-                        break
-        except TimeoutError as error:
-            raise unavailable(self.endpoint.address, error) from error
-
-    async def read_events(self, oldest: str, count: int | None) -> list[RateLimitEvent]:
-        """Read the stream down to an entry ID, newest first, at most so many.
-
-        Raises:
-            CoordinatorUnavailable: Redis is away.
-        """
-        found: list[RateLimitEvent] = []
-        position: str | None = "+"
-        while position is not None and (count is None or len(found) < count):
-            page = EVENTS_PER_PAGE if count is None else min(EVENTS_PER_PAGE, count - len(found))
-            events, position = await self.store.events(position, oldest, page)
-            found += events
-        return found
-
-    def heard(self, notice: Notice, received_at: float) -> bool:
-        """Take in a notice; return whether a snapshot is needed now."""
-        # A notice of an order that is not known yet is told when a snapshot has said where it belongs.
-        told = notice.epoch != self.mirror.epoch or self._was_recovered(notice)
-        changed = self.mirror.apply(notice, received_at)
-        self.waiters.changed(changed)
-        if not told:
-            self.hub.publish(notice)
-        if notice.kind == "limit":
-            self.log.add(_event(notice))
-        return self.mirror.stale
-
-    async def synchronise(self) -> bool:
-        """Read a snapshot and the events since the last one; return whether another snapshot is needed at once."""
-        self.waiters.wake_due()
-        async with self._synchronising:
-            await self._check_server()
-            snapshot, sent_at, received_at = await self.store.snapshot()
-            known, known_epoch = self.mirror.limits(), self.mirror.epoch
-            changed = self.mirror.replace(snapshot, sent_at, received_at)
-            self._resyncs += 1
-            self.waiters.changed(changed)
-            if known_epoch is not None:
-                self._publish_recovered(known, snapshot)
-            if snapshot.epoch != known_epoch:
-                self._read_to = FIRST_ID
-                self.log.clear()
-            self.mirror.drop_lifted(clock.now())
-            await self._catch_up(snapshot.now_ms)
-            return self.mirror.stale
-
-    def in_step(self, in_step: bool) -> None:
+    def _in_step(self, in_step: bool) -> None:
         """Redis can be heard and read again, or it can no more."""
         if in_step:
             self.outbox.retry_now()
@@ -220,7 +154,9 @@ class Engine:
         if in_step:
             logger.info("in step with Redis", extra={"address": self.endpoint.address})
         else:
-            logger.warning("Redis cannot be heard; going on from what is known", extra={"address": self.endpoint.address})
+            logger.warning(
+                "Redis cannot be heard; going on from what is known", extra={"address": self.endpoint.address}
+            )
         self._degraded_at = None if in_step else clock.now()
 
     def health(self) -> Health:
@@ -240,7 +176,7 @@ class Engine:
             notices_dropped=self.hub.dropped,
             notices_missed=self.mirror.gaps,
             callback_errors=self.hub.callback_errors,
-            resyncs=self._resyncs,
+            resyncs=self.synchroniser.resyncs,
             reconnects=self.subscription.reconnects,
             script_calls=self.store.calls,
             reports_delivered=self.outbox.delivered,
@@ -263,7 +199,7 @@ class Engine:
             try:
                 async with asyncio.timeout(self.settings.connect_timeout):
                     await self.subscription.connect()
-                    await self.synchronise()
+                    await self.synchroniser.synchronise()
             except TimeoutError as error:
                 silence = f"no answer within {self.settings.connect_timeout:g} s"
                 raise unavailable(self.endpoint.address, error, silence) from error
@@ -283,7 +219,9 @@ class Engine:
             await self._undo_start()
             raise
         if not self.endpoint.shared:
-            logger.warning("limits are kept in this process and shared with no other", extra={"address": self.endpoint.address})
+            logger.warning(
+                "limits are kept in this process and shared with no other", extra={"address": self.endpoint.address}
+            )
         self.state = "running"
         self._starting = None
         self._running = asyncio.create_task(self._run(), name="rate_coordinator")
@@ -324,10 +262,10 @@ class Engine:
         self.mirror.forget_readers()
         if self.outbox.buffered:
             logger.warning("reports were never delivered", extra={"reports": self.outbox.buffered})
-        error = self._closed_error()
-        self.outbox.abandon(error)
-        self.waiters.abandon(error)
+        self.outbox.abandon(self._closed_error)
+        self.waiters.abandon(self._closed_error)
         await self.hub.aclose(spare=self._closer)
+        await self.subscription.aclose()
         await self.store.aclose()
 
     def _closed_error(self) -> CoordinatorClosed:
@@ -347,51 +285,9 @@ class Engine:
     def _check_usable(self) -> None:
         self.check_open()
         if self._loop is not None and self._loop is not asyncio.get_running_loop():
-            raise WrongEventLoop("a coordinator works only in the event loop in which it was started: make one for each")
-
-    async def _check_server(self) -> None:
-        if not self._checked:
-            refused = await self.store.check()
-            if refused:
-                words = "; ".join(f"{command}: {text}" for command, text in refused)
-                raise ServerUnsuitable(f"Redis at {self.endpoint.address} refuses what is needed: {words}")
-            self._checked = True
-
-    def _publish_recovered(self, known: dict[Target, Limit], snapshot: Snapshot) -> None:
-        """Hand on the changes that only the snapshot told of."""
-        now = self.mirror.limits()
-        order = {"epoch": snapshot.epoch, "previous_id": str(FIRST_ID), "now_ms": snapshot.now_ms, "recovered": True}
-        for target, limit in now.items():
-            before = known.get(target)
-            if (before is None or before.id != limit.id) and limit.id != FIRST_ID:
-                self._recover(target, limit.id, {**_details(limit), **order, "kind": "limit"})
-        for target, limit in known.items():
-            if target not in now and limit.resume_at_ms > snapshot.now_ms:
-                self._recover(target, snapshot.notice_id, {**order, "kind": "clear"})
-
-    def _recover(self, target: Target, change_id: EntryId, notice: dict[str, object]) -> None:
-        names = {"backend": target.backend, "model": target.model}
-        self.hub.publish(Notice.model_validate({**notice, **names, "id": str(change_id)}))
-        self._recovered[str(notice["epoch"]), target] = change_id
-        if len(self._recovered) > RECOVERED_REMEMBERED:
-            self._recovered.popitem(last=False)
-
-    def _was_recovered(self, notice: Notice) -> bool:
-        if not self._recovered:
-            return False
-        recovered_id = self._recovered.get((notice.epoch, notice.target), FIRST_ID)
-        return EntryId.parse(notice.id) <= recovered_id
-
-    async def _catch_up(self, now_ms: int) -> None:
-        """Read the events that came since the last time, of the last hour, as many as are kept."""
-        hour_ago = EntryId(max(0, now_ms - int(RECENT_SECONDS * 1000)), 0)
-        oldest = f"({self._read_to}" if self._read_to > hour_ago else str(hour_ago)
-        events = await self.read_events(oldest, self.settings.max_events)
-        for event in reversed(events):
-            self.log.add(event)
-        if events:
-            self._read_to = EntryId.parse(events[0].id)
-        self.log.prune(now_ms)
+            raise WrongEventLoop(
+                "a coordinator works only in the event loop in which it was started: make one for each"
+            )
 
 
 _engines: WeakSet[Engine] = WeakSet()
@@ -403,21 +299,3 @@ def _after_fork() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork)
-
-
-def _details(limit: Limit) -> dict[str, object]:
-    told = limit.details.model_dump() if limit.details else {}
-    return {**told, "resume_at_ms": limit.resume_at_ms, "wait_ms": limit.wait_ms or 0}
-
-
-def _event(notice: Notice) -> RateLimitEvent:
-    details = notice.model_dump(include={"job_id", "sheet_num", "reason", "asked_wait_seconds", "clamped", "late_ms",
-                                         "call_age_ms", "reporter", "model", "id"})
-    return RateLimitEvent(
-        **details,
-        backend_type=notice.backend,
-        detected_at=clock.server_time(EntryId.parse(notice.id).ms),
-        suggested_wait_seconds=notice.wait_ms / 1000,
-        extended=True,
-        resume_at=clock.server_time(notice.resume_at_ms),
-    )

@@ -80,5 +80,5 @@ def _cause(limit: Limit, events: Sequence[RateLimitEvent]) -> RateLimitEvent | N
         id=str(limit.id),
         extended=True,
         resume_at=clock.server_time(limit.resume_at_ms),
-        **limit.details.model_dump(include=set(type(limit.details).model_fields) & set(RateLimitEvent.model_fields) - {"id", "model", "kind"}),
+        **limit.details.shared(),
     )

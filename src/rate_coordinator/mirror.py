@@ -315,10 +315,10 @@ class Mirror:
         remaining_ms = min(told.resume_at_ms - now_ms, longest_ms, LONGEST_CAP_SECONDS * 1000)
         deadline = received_at + max(0.0, remaining_ms / 1000)
         known = self._limits.get(told.target)
-        if known and known.id == told.id and known.resume_at_ms == told.resume_at_ms:
-            # Told again. Either time on the way only made it look later, or the server's clock was stepped since.
-            if known.generation != self.clock.generation or known.deadline <= deadline:
-                return set()
+        told_again = known is not None and known.id == told.id and known.resume_at_ms == told.resume_at_ms
+        # Told again: either time on the way only made it look later, or the server's clock was stepped since.
+        if told_again and known and (known.generation != self.clock.generation or known.deadline <= deadline):
+            return set()
         details = told.details or (known.details if known and known.id == told.id else None)
         self._limits[told.target] = Limit(
             told.target, told.id, told.resume_at_ms, deadline, self.clock.generation, told.wait_ms, details

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from rate_coordinator.clock import server_time
 from rate_coordinator.targets import Target, check_name
 from rate_coordinator.waits import Clamp
 
@@ -72,6 +73,10 @@ class ReportDetails(_Frozen):
     call_age_ms: int | None = Field(default=None, ge=0)
     """How long before the report the refused call had been sent; None where that was not told."""
     reporter: str = ""
+
+    def shared(self) -> dict[str, Any]:
+        """Return just these fields, for the event of the same report."""
+        return {name: getattr(self, name) for name in ReportDetails.model_fields}
 
 
 class Notice(ReportDetails):
@@ -141,6 +146,20 @@ class RateLimitEvent(_Frozen):
     """How long before the report the refused call had been sent; None where that was not told."""
     reporter: str = ""
     """Name of the coordinator that reported or cleared."""
+
+    @classmethod
+    def of_notice(cls, notice: Notice) -> Self:
+        """Return the event that made a limit, as its notice tells it."""
+        return cls(
+            backend_type=notice.backend,
+            detected_at=server_time(EntryId.parse(notice.id).ms),
+            suggested_wait_seconds=notice.wait_ms / 1000,
+            model=notice.model,
+            id=notice.id,
+            extended=True,
+            resume_at=server_time(notice.resume_at_ms),
+            **notice.shared(),
+        )
 
     @property
     def target(self) -> Target:

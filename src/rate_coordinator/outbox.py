@@ -20,10 +20,10 @@ from rate_coordinator import clock
 from rate_coordinator.backoff import Backoff
 from rate_coordinator.errors import CoordinatorUnavailable
 from rate_coordinator.mirror import Mirror, SnapshotLimit
-from rate_coordinator.models import FIRST_ID, EntryId, RateLimitEvent, Reason, ReportResult
+from rate_coordinator.models import RateLimitEvent, ReportResult
+from rate_coordinator.reports import Report
 from rate_coordinator.store import Reply, ReportReply, Store, WireReport
 from rate_coordinator.targets import Target
-from rate_coordinator.waits import Wait
 
 logger = logging.getLogger(__name__)
 
@@ -32,27 +32,6 @@ REPORTS_PER_CALL = 128
 
 ATTEMPTS = 2
 """How often a call is sent before its callers are told that Redis is away. A single broken connection is no outage."""
-
-
-@dataclass(slots=True, eq=False)
-class Report:
-    """One report on its way."""
-
-    target: Target
-    wait: Wait
-    job_id: str | None
-    sheet_num: int | None
-    reason: Reason
-    reported_at: float
-    """On this process's clock."""
-    call_age_ms: int | None = None
-    """How long before the report the refused call had been sent."""
-    settled: asyncio.Future[ReportResult] | None = None
-
-    @property
-    def deadline(self) -> float:
-        """When its wait is over, on this process's clock."""
-        return self.reported_at + self.wait.wait_ms / 1000
 
 
 @dataclass(slots=True, eq=False)
@@ -169,14 +148,14 @@ class Outbox:
         """Wait until everything is sent, or cannot be."""
         await self._idle.wait()
 
-    def abandon(self, error: Exception) -> None:
+    def abandon(self, make_error: Callable[[], Exception]) -> None:
         """Tell everyone who waits that nothing will be sent any more."""
         if self._patience_timer is not None:
             self._patience_timer.cancel()
         for item in [*self._sending, *self._queue.values()]:
             if isinstance(item, Report):
                 self.dropped += 1
-            self._give_up_on(item, error)
+            self._give_up_on(item, make_error())
         self._queue.clear()
         self._sending = []
 
@@ -242,7 +221,7 @@ class Outbox:
         backoff = Backoff()
         began = clock.now()
         for attempt in itertools.count(1):
-            wire = [self._wire(report, first=attempt == 1 and not self._offline) for report in reports]
+            wire = [report.to_wire(self._reporter, late=attempt > 1 or self._offline) for report in reports]
             try:
                 reply, answers = await self._store.report(number, wire)
             except Exception as error:
@@ -290,34 +269,16 @@ class Outbox:
             limit = SnapshotLimit(report.target, answer.resume_at_ms, answer.cause_id, wait_ms, None)
             self._changed(self._mirror.learn(reply.epoch, limit, reply.now_ms, reply.received_at))
         self._release(report)
-        self._recorded(self._event(report, sent, answer))
+        self._recorded(report.to_event(self._reporter, sent, answer))
         if report.settled is not None and not report.settled.done():
-            remaining = max(0.0, (answer.resume_at_ms - reply.now_ms) / 1000)
-            report.settled.set_result(
-                ReportResult(
-                    resume_at=clock.server_time(answer.resume_at_ms) if answer.resume_at_ms else None,
-                    seconds_remaining=remaining,
-                    extended=answer.extended,
-                    clamped=report.wait.clamped is not None,
-                    delivered=True,
-                    event_id=str(answer.event_id),
-                    wait_seconds=report.wait.wait_ms / 1000,
-                )
-            )
+            report.settled.set_result(report.delivered(answer, reply))
 
     def _release(self, report: Report) -> None:
         if report.wait.wait_ms:
             self._changed(self._mirror.release(report.target))
 
     def _undelivered(self, report: Report) -> ReportResult:
-        return ReportResult(
-            resume_at=None,
-            seconds_remaining=max(0.0, self._mirror.deadline(report.target) - clock.now()),
-            extended=False,
-            clamped=report.wait.clamped is not None,
-            delivered=False,
-            wait_seconds=report.wait.wait_ms / 1000,
-        )
+        return report.undelivered(max(0.0, self._mirror.deadline(report.target) - clock.now()))
 
     def _go_offline(self, reports: list[Report], error: Exception) -> None:
         if not self._offline:
@@ -330,9 +291,7 @@ class Outbox:
             self._give_up_on(item, CoordinatorUnavailable(f"nothing was cleared: {error}"))
             if isinstance(item, _Clear):
                 del self._queue[key]
-        self._by_deadline = [
-            (item.deadline, key) for key, item in self._queue.items() if isinstance(item, Report)
-        ]
+        self._by_deadline = [(item.deadline, key) for key, item in self._queue.items() if isinstance(item, Report)]
         heapq.heapify(self._by_deadline)
         self._drop_above_capacity()
 
@@ -349,51 +308,3 @@ class Outbox:
                 await self._retry_now.wait()
         except TimeoutError:
             pass
-
-    def _wire(self, report: Report, *, first: bool) -> WireReport:
-        # Whole milliseconds, rounded down: what is taken off must not be more than what has passed.
-        late_ms = 0 if first else int((clock.now() - report.reported_at) * 1000)
-        details = json.dumps(
-            {
-                "backend": report.target.backend,
-                "model": report.target.model,
-                "job_id": report.job_id,
-                "sheet_num": report.sheet_num,
-                "reason": report.reason,
-                "asked_wait_seconds": _json_number(report.wait.asked_seconds),
-                "clamped": report.wait.clamped,
-                "late_ms": late_ms,
-                "call_age_ms": report.call_age_ms,
-                "reporter": self._reporter,
-            },
-            separators=(",", ":"),
-        )
-        return WireReport(report.target, max(0, report.wait.wait_ms - late_ms), details[1:-1])
-
-    def _event(self, report: Report, sent: WireReport, answer: ReportReply) -> RateLimitEvent:
-        return RateLimitEvent(
-            backend_type=report.target.backend,
-            model=report.target.model,
-            detected_at=clock.server_time(answer.event_id.ms),
-            suggested_wait_seconds=sent.wait_ms / 1000,
-            job_id=report.job_id,
-            sheet_num=report.sheet_num,
-            id=str(answer.event_id),
-            reason=report.reason,
-            asked_wait_seconds=report.wait.asked_seconds,
-            clamped=report.wait.clamped,
-            extended=answer.extended,
-            resume_at=clock.server_time(answer.resume_at_ms) if answer.resume_at_ms else None,
-            late_ms=report.wait.wait_ms - sent.wait_ms,
-            call_age_ms=report.call_age_ms,
-            reporter=self._reporter,
-        )
-
-
-def _json_number(value: float) -> float | str:
-    """Return a float as JSON can hold it: what is not finite becomes the string that pydantic reads back."""
-    if value != value:
-        return "NaN"
-    if value in (float("inf"), float("-inf")):
-        return "Infinity" if value > 0 else "-Infinity"
-    return value

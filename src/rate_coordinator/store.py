@@ -18,7 +18,7 @@ from redis.exceptions import RedisError
 
 from rate_coordinator import clock
 from rate_coordinator.connection import Endpoint, Link, unavailable
-from rate_coordinator.errors import CoordinatorUnavailable, ServerUnsuitable
+from rate_coordinator.errors import ServerUnsuitable
 from rate_coordinator.keys import Keys
 from rate_coordinator.mirror import Snapshot, SnapshotLimit
 from rate_coordinator.models import FIRST_ID, EntryId, RateLimitEvent, ReportDetails
@@ -39,6 +39,8 @@ class WireReport(NamedTuple):
 
     target: Target
     wait_ms: int
+    """What is left of it."""
+    late_ms: int
     details: str
     """Members of a JSON object."""
 
@@ -190,7 +192,9 @@ class Store:
             if link.version:
                 number = tuple(int(part) for part in link.version.split(".")[:2] if part.isdecimal())
                 if number < OLDEST_VERSION:
-                    raise ServerUnsuitable(f"Redis at {self.endpoint.address} is {link.version}; 6.2 or newer is needed")
+                    raise ServerUnsuitable(
+                        f"Redis at {self.endpoint.address} is {link.version}; 6.2 or newer is needed"
+                    )
             return await link.run(script("check"), [self.keys.scratch], [self.keys.notices, GREETING])
 
         flat = await self._exchange(exchange)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from typing import Protocol
+from collections.abc import Awaitable, Callable
 
 from redis.exceptions import RedisError
 
@@ -25,26 +25,6 @@ from rate_coordinator.wire import Unreadable, read_notice
 logger = logging.getLogger(__name__)
 
 
-class Listener(Protocol):
-    """What a subscription tells."""
-
-    def heard(self, notice: Notice, received_at: float) -> bool:
-        """Take in a notice; return whether a snapshot is needed now."""
-        ...
-
-    async def synchronise(self) -> bool:
-        """Read a snapshot; return whether another one is needed at once.
-
-        Raises:
-            CoordinatorUnavailable: It could not be read.
-        """
-        ...
-
-    def in_step(self, in_step: bool) -> None:
-        """Redis can be heard and read again, or it can no more."""
-        ...
-
-
 class Subscription:
     """One process's ear on the channel of a namespace.
 
@@ -52,10 +32,20 @@ class Subscription:
         endpoint: Where Redis is.
         channel: What to subscribe to.
         settings: How often to ping and to re-synchronise.
-        listener: Who is told.
+        heard: Takes in a notice and when it was received; returns whether a snapshot is needed now.
+        synchronise: Reads a snapshot; returns whether another one is needed at once.
+        in_step: Told when Redis can be heard and read again, and when it can no more.
     """
 
-    def __init__(self, endpoint: Endpoint, channel: str, settings: Settings, listener: Listener) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        channel: str,
+        settings: Settings,
+        heard: Callable[[Notice, float], bool],
+        synchronise: Callable[[], Awaitable[bool]],
+        in_step: Callable[[bool], None],
+    ) -> None:
         self.received = 0
         self.unreadable = 0
         self.reconnects = 0
@@ -63,7 +53,9 @@ class Subscription:
         self._endpoint = endpoint
         self._channel = channel
         self._settings = settings
-        self._listener = listener
+        self._heard = heard
+        self._synchronise = synchronise
+        self._in_step = in_step
         self._link: Link | None = None
         self._alive = asyncio.Event()
         self._wanted = asyncio.Event()
@@ -107,7 +99,7 @@ class Subscription:
                     await self._session(self._link)  # type: ignore[arg-type]
                 except Exception as error:
                     self._note(error)
-                self._listener.in_step(False)
+                self._in_step(False)
                 await self.aclose()
                 await asyncio.sleep(backoff.next_delay(random.random()))
         finally:
@@ -148,7 +140,7 @@ class Subscription:
             return
         if notice is not None:
             self.received += 1
-            if self._listener.heard(notice, received_at):
+            if self._heard(notice, received_at):
                 self._wanted.set()
 
     async def _ping(self, link: Link) -> None:
@@ -163,7 +155,9 @@ class Subscription:
                 # A process that was stopped finds its timers due together with the answers: those count.
                 if not self._alive.is_set():
                     silence = self._settings.ping_timeout
-                    raise unavailable(self._endpoint.address, error, f"silent for {silence:g} s after a ping") from error
+                    raise unavailable(
+                        self._endpoint.address, error, f"silent for {silence:g} s after a ping"
+                    ) from error
 
     async def _keep_synchronised(self) -> None:
         backoff = Backoff()
@@ -176,16 +170,16 @@ class Subscription:
                 pass
             self._wanted.clear()
             try:
-                if await self._listener.synchronise():
+                if await self._synchronise():
                     self._wanted.set()
             except CoordinatorError as error:
                 self._note(error)
-                self._listener.in_step(False)
+                self._in_step(False)
                 self._wanted.set()
                 await asyncio.sleep(backoff.next_delay(random.random()))
             else:
                 backoff.reset()
-                self._listener.in_step(True)
+                self._in_step(True)
 
     def _note(self, error: Exception) -> None:
         self.last_error = str(error)

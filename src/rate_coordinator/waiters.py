@@ -62,7 +62,7 @@ class Waiters:
         return len(self._groups)
 
     def clear_now(self, targets: Sequence[Target]) -> Target | None:
-        """Return the first target that may be called, and that nobody is still being held for; None if there is none."""
+        """Return the first target that may be called, and for which nobody is still held; else None."""
         now = clock.now()
         for target in targets:
             if target not in self._groups and self._mirror.lifts_at(target) <= now:
@@ -115,12 +115,12 @@ class Waiters:
                 for affected in list(self._by_backend.get(target.backend, ())):
                     self._look_again(affected)
 
-    def abandon(self, error: Exception) -> None:
-        """Release everyone with an error."""
+    def abandon(self, make_error: Callable[[], Exception]) -> None:
+        """Release everyone with an error; each gets one of its own, because raising it adds to it."""
         for group in list(self._groups.values()):
             for waiter in list(group.waiters):
                 if not waiter.future.done():
-                    waiter.future.set_exception(error)
+                    waiter.future.set_exception(make_error())
 
     def _join(self, waiter: _Waiter) -> None:
         for target in waiter.targets:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import sys
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, SupportsFloat
 
 logger = logging.getLogger(__name__)
 
@@ -59,13 +59,13 @@ def to_ms(seconds: float) -> int:
 
 
 def _as_float(value: object) -> float:
-    if isinstance(value, (bool, str, bytes, bytearray)) or not hasattr(value, "__float__"):
-        if not (isinstance(value, int) and not isinstance(value, bool)):
-            raise ValueError(f"wait_seconds must be a number of seconds, not {type(value).__name__} {value!r:.80}")
+    if isinstance(value, (bool, str, bytes, bytearray)) or not isinstance(value, SupportsFloat):
+        raise ValueError(f"wait_seconds must be a number of seconds, not {type(value).__name__} {value!r:.80}")
     try:
-        return float(value)  # type: ignore[arg-type]
+        return float(value)
     except OverflowError:
         # A finite number too large for a float is a very long wait, not an infinite one.
-        return sys.float_info.max if value > 0 else -sys.float_info.max  # type: ignore[operator]
+        huge = sys.float_info.max
+        return -huge if isinstance(value, int) and value < 0 else huge
     except (TypeError, ValueError) as error:
         raise ValueError(f"wait_seconds must be a number of seconds, not {value!r:.80}") from error

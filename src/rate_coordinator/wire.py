@@ -42,4 +42,6 @@ def _is_of_unknown_kind(message: bytes) -> bool:
         content = json.loads(message)
     except (ValueError, RecursionError):
         return False
-    return isinstance(content, dict) and isinstance(content.get("kind"), str) and content["kind"] not in {"limit", "clear"}
+    return (
+        isinstance(content, dict) and isinstance(content.get("kind"), str) and content["kind"] not in {"limit", "clear"}
+    )

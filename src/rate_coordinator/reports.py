@@ -1,0 +1,111 @@
+"""One report on its way: what it carries, its form on the wire, and what becomes of it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+from dataclasses import dataclass
+
+from rate_coordinator import clock
+from rate_coordinator.models import RateLimitEvent, Reason, ReportResult
+from rate_coordinator.store import Reply, ReportReply, WireReport
+from rate_coordinator.targets import Target
+from rate_coordinator.waits import Wait
+
+
+@dataclass(slots=True, eq=False)
+class Report:
+    """One report on its way."""
+
+    target: Target
+    wait: Wait
+    job_id: str | None
+    sheet_num: int | None
+    reason: Reason
+    reported_at: float
+    """On this process's clock."""
+    call_age_ms: int | None = None
+    """How long before the report the refused call had been sent."""
+    settled: asyncio.Future[ReportResult] | None = None
+
+    @property
+    def deadline(self) -> float:
+        """When its wait is over, on this process's clock."""
+        return self.reported_at + self.wait.wait_ms / 1000
+
+    def to_wire(self, reporter: str, *, late: bool) -> WireReport:
+        """Return it as the script takes it.
+
+        Args:
+            reporter: The name under which it is recorded.
+            late: Whether the wait is shortened by the time that has passed since.
+        """
+        # Whole milliseconds, rounded down: what is taken off must not be more than what has passed.
+        late_ms = int((clock.now() - self.reported_at) * 1000) if late else 0
+        details = {
+            "backend": self.target.backend,
+            "model": self.target.model,
+            "job_id": self.job_id,
+            "sheet_num": self.sheet_num,
+            "reason": self.reason,
+            "asked_wait_seconds": _json_number(self.wait.asked_seconds),
+            "clamped": self.wait.clamped,
+            "late_ms": late_ms,
+            "call_age_ms": self.call_age_ms,
+            "reporter": reporter,
+        }
+        members = json.dumps(details, separators=(",", ":"))[1:-1]
+        return WireReport(self.target, max(0, self.wait.wait_ms - late_ms), late_ms, members)
+
+    def to_event(self, reporter: str, sent: WireReport, answer: ReportReply) -> RateLimitEvent:
+        """Return the event that Redis recorded."""
+        return RateLimitEvent(
+            backend_type=self.target.backend,
+            model=self.target.model,
+            detected_at=clock.server_time(answer.event_id.ms),
+            suggested_wait_seconds=sent.wait_ms / 1000,
+            job_id=self.job_id,
+            sheet_num=self.sheet_num,
+            id=str(answer.event_id),
+            reason=self.reason,
+            asked_wait_seconds=self.wait.asked_seconds,
+            clamped=self.wait.clamped,
+            extended=answer.extended,
+            resume_at=clock.server_time(answer.resume_at_ms) if answer.resume_at_ms else None,
+            late_ms=sent.late_ms,
+            call_age_ms=self.call_age_ms,
+            reporter=reporter,
+        )
+
+    def delivered(self, answer: ReportReply, reply: Reply) -> ReportResult:
+        """Return what the reporter is told when Redis has recorded it."""
+        return ReportResult(
+            resume_at=clock.server_time(answer.resume_at_ms) if answer.resume_at_ms else None,
+            seconds_remaining=max(0.0, (answer.resume_at_ms - reply.now_ms) / 1000),
+            extended=answer.extended,
+            clamped=self.wait.clamped is not None,
+            delivered=True,
+            event_id=str(answer.event_id),
+            wait_seconds=self.wait.wait_ms / 1000,
+        )
+
+    def undelivered(self, seconds_remaining: float) -> ReportResult:
+        """Return what the reporter is told when Redis is away."""
+        return ReportResult(
+            resume_at=None,
+            seconds_remaining=seconds_remaining,
+            extended=False,
+            clamped=self.wait.clamped is not None,
+            delivered=False,
+            wait_seconds=self.wait.wait_ms / 1000,
+        )
+
+
+def _json_number(value: float) -> float | str:
+    """Return a float as JSON can hold it: what is not finite becomes the string that pydantic reads back."""
+    if math.isnan(value):
+        return "NaN"
+    if math.isinf(value):
+        return "Infinity" if value > 0 else "-Infinity"
+    return value

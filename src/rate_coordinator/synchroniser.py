@@ -1,0 +1,166 @@
+"""Keeps what a process knows equal to what Redis holds: by notices as they are heard, by snapshots as a net."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+
+from rate_coordinator import clock
+from rate_coordinator.connection import unavailable
+from rate_coordinator.errors import ServerUnsuitable
+from rate_coordinator.eventlog import RECENT_SECONDS, EventLog
+from rate_coordinator.mirror import Limit, Mirror, Snapshot
+from rate_coordinator.models import FIRST_ID, EntryId, Notice, RateLimitEvent
+from rate_coordinator.notices import NoticeHub
+from rate_coordinator.store import Store
+from rate_coordinator.targets import Target
+from rate_coordinator.waiters import Waiters
+
+logger = logging.getLogger(__name__)
+
+EVENTS_PER_PAGE = 1000
+SNAPSHOTS_PER_REFRESH = 5
+RECOVERED_REMEMBERED = 10_000
+"""How many changes that were learned from a snapshot are remembered, so that a late notice is not handed on again."""
+
+
+class Synchroniser:
+    """Takes in notices and snapshots, and tells waiters and listeners what changed.
+
+    Args:
+        store: Where snapshots and events are read.
+        mirror: The limits.
+        log: The events.
+        waiters: Told of every change of a limit.
+        hub: Told of every notice, once.
+        most_events: How many events are read at most.
+    """
+
+    def __init__(
+        self, store: Store, mirror: Mirror, log: EventLog, waiters: Waiters, hub: NoticeHub, most_events: int
+    ) -> None:
+        self.resyncs = 0
+        self._store = store
+        self._mirror = mirror
+        self._log = log
+        self._waiters = waiters
+        self._hub = hub
+        self._most_events = most_events
+        self._checked = False
+        self._one_at_a_time = asyncio.Lock()
+        self._read_to = FIRST_ID
+        self._recovered: OrderedDict[tuple[str, Target], EntryId] = OrderedDict()
+
+    def heard(self, notice: Notice, received_at: float) -> bool:
+        """Take in a notice; return whether a snapshot is needed now."""
+        # A notice of an order that is not known yet is told when a snapshot has said where it belongs.
+        told = notice.epoch != self._mirror.epoch or self._was_recovered(notice)
+        changed = self._mirror.apply(notice, received_at)
+        self._waiters.changed(changed)
+        if not told:
+            self._hub.publish(notice)
+        if notice.kind == "limit":
+            self._log.add(RateLimitEvent.of_notice(notice))
+        return self._mirror.stale
+
+    async def synchronise(self) -> bool:
+        """Read a snapshot and the events since the last one; return whether another snapshot is needed at once.
+
+        Raises:
+            CoordinatorUnavailable: Redis is away.
+            ServerUnsuitable: The server cannot be used.
+        """
+        self._waiters.wake_due()
+        async with self._one_at_a_time:
+            await self._check_server()
+            snapshot, sent_at, received_at = await self._store.snapshot()
+            known, known_epoch = self._mirror.limits(), self._mirror.epoch
+            changed = self._mirror.replace(snapshot, sent_at, received_at)
+            self.resyncs += 1
+            self._waiters.changed(changed)
+            if known_epoch is not None:
+                self._tell_recovered(known, snapshot)
+            if snapshot.epoch != known_epoch:
+                self._read_to = FIRST_ID
+                self._log.clear()
+            self._mirror.drop_lifted(clock.now())
+            await self._catch_up(snapshot.now_ms)
+            return self._mirror.stale
+
+    async def refresh(self, timeout: float) -> None:
+        """Synchronise now, within so many seconds.
+
+        Raises:
+            CoordinatorUnavailable: Redis is away.
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                for _ in range(SNAPSHOTS_PER_REFRESH):
+                    if not await self.synchronise():
+                        break
+        except TimeoutError as error:
+            raise unavailable(self._store.endpoint.address, error, f"no answer within {timeout:g} s") from error
+
+    async def read_events(self, oldest: str, count: int | None) -> list[RateLimitEvent]:
+        """Read the stream down to an entry ID, newest first, at most so many.
+
+        Raises:
+            CoordinatorUnavailable: Redis is away.
+        """
+        found: list[RateLimitEvent] = []
+        position: str | None = "+"
+        while position is not None and (count is None or len(found) < count):
+            page = EVENTS_PER_PAGE if count is None else min(EVENTS_PER_PAGE, count - len(found))
+            events, position = await self._store.events(position, oldest, page)
+            found += events
+        return found
+
+    async def _check_server(self) -> None:
+        if not self._checked:
+            refused = await self._store.check()
+            if refused:
+                words = "; ".join(f"{command}: {text}" for command, text in refused)
+                raise ServerUnsuitable(f"Redis at {self._store.endpoint.address} refuses what is needed: {words}")
+            self._checked = True
+
+    async def _catch_up(self, now_ms: int) -> None:
+        """Read the events that came since the last time, of the last hour, as many as are kept."""
+        hour_ago = EntryId(max(0, now_ms - int(RECENT_SECONDS * 1000)), 0)
+        oldest = f"({self._read_to}" if self._read_to > hour_ago else str(hour_ago)
+        events = await self.read_events(oldest, self._most_events)
+        for event in reversed(events):
+            self._log.add(event)
+        if events:
+            self._read_to = EntryId.parse(events[0].id)
+        self._log.prune(now_ms)
+
+    def _tell_recovered(self, known: dict[Target, Limit], snapshot: Snapshot) -> None:
+        """Hand on the changes that only the snapshot told of."""
+        now = self._mirror.limits()
+        order = {"epoch": snapshot.epoch, "previous_id": str(FIRST_ID), "now_ms": snapshot.now_ms, "recovered": True}
+        for target, limit in now.items():
+            before = known.get(target)
+            if (before is None or before.id != limit.id) and limit.id != FIRST_ID:
+                self._recover(target, limit.id, {**_details(limit), **order, "kind": "limit"})
+        for target, limit in known.items():
+            if target not in now and limit.resume_at_ms > snapshot.now_ms:
+                self._recover(target, snapshot.notice_id, {**order, "kind": "clear"})
+
+    def _recover(self, target: Target, change_id: EntryId, notice: dict[str, object]) -> None:
+        names = {"backend": target.backend, "model": target.model}
+        self._hub.publish(Notice.model_validate({**notice, **names, "id": str(change_id)}))
+        self._recovered[str(notice["epoch"]), target] = change_id
+        if len(self._recovered) > RECOVERED_REMEMBERED:
+            self._recovered.popitem(last=False)
+
+    def _was_recovered(self, notice: Notice) -> bool:
+        if not self._recovered:
+            return False
+        recovered_id = self._recovered.get((notice.epoch, notice.target), FIRST_ID)
+        return EntryId.parse(notice.id) <= recovered_id
+
+
+def _details(limit: Limit) -> dict[str, object]:
+    told = limit.details.model_dump() if limit.details else {}
+    return {**told, "resume_at_ms": limit.resume_at_ms, "wait_ms": limit.wait_ms or 0}
