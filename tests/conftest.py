@@ -1,0 +1,112 @@
+"""Stores to run promises against: one parametrised fixture for real servers of each version and the embedded one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+from uuid import uuid4
+
+import pytest
+import redis
+from hypothesis import settings
+
+from rate_coordinator import RateLimitCoordinator
+from rate_coordinator.keys import Keys
+from tests.servers import RedisServer, servers
+from tools.find_redis import Server
+
+settings.register_profile("default", deadline=None)
+settings.register_profile("thorough", deadline=None, max_examples=2000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+SERVERS = servers()
+
+
+@dataclass(frozen=True)
+class Place:
+    """Somewhere to coordinate that no other test uses."""
+
+    url: str
+    namespace: str
+
+    @property
+    def keys(self) -> Keys:
+        return Keys(self.namespace)
+
+
+class Make(Protocol):
+    """Makes coordinators of one place, started, and closes them after the test."""
+
+    async def __call__(self, *, start: bool = True, **settings: Any) -> RateLimitCoordinator: ...
+
+
+@pytest.fixture(scope="session", params=SERVERS, ids=lambda server: f"{server.product}-{server.version}")
+def redis_server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
+    """A server that all tests share; each uses a namespace of its own and breaks nothing."""
+    server: Server = request.param
+    with RedisServer(server.path) as running:
+        yield running
+
+
+@pytest.fixture(params=SERVERS, ids=lambda server: f"{server.product}-{server.version}")
+def own_server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
+    """A server for this test alone, which may break it."""
+    server: Server = request.param
+    with RedisServer(server.path) as running:
+        yield running
+
+
+@pytest.fixture
+def real(redis_server: RedisServer) -> Place:
+    """A namespace on a real server."""
+    return Place(redis_server.url, f"test {uuid4()}")
+
+
+@pytest.fixture
+def admin(redis_server: RedisServer) -> redis.Redis:
+    """A client of the shared server, for looking behind the library's back."""
+    return redis_server.admin
+
+
+@pytest.fixture(
+    scope="session", params=["embedded", *SERVERS], ids=lambda p: p if isinstance(p, str) else f"{p.product}-{p.version}"
+)
+def _any_server(request: pytest.FixtureRequest) -> Iterator[str | None]:
+    if request.param == "embedded":
+        yield None
+    else:
+        with RedisServer(request.param.path) as running:
+            yield running.url
+
+
+@pytest.fixture
+def place(_any_server: str | None) -> Place:
+    """A namespace on a real server of each version, and on the embedded one."""
+    name = str(uuid4())
+    return Place(_any_server or f"memory://{name}", f"test {name}")
+
+
+@pytest.fixture
+async def make(request: pytest.FixtureRequest) -> AsyncIterator[Make]:
+    """Make coordinators of the test's place: its ``place``, ``real`` or ``own_server``."""
+    made: list[RateLimitCoordinator] = []
+    if "place" in request.fixturenames:
+        where: Place = request.getfixturevalue("place")
+    elif "own_server" in request.fixturenames:
+        where = Place(request.getfixturevalue("own_server").url, "test")
+    else:
+        where = request.getfixturevalue("real")
+
+    async def make(*, start: bool = True, **settings: Any) -> RateLimitCoordinator:
+        settings = {"namespace": where.namespace, **settings}
+        coordinator = RateLimitCoordinator.from_url(settings.pop("url", where.url), **settings)
+        made.append(coordinator)
+        if start:
+            await coordinator.start()
+        return coordinator
+
+    yield make
+    for coordinator in made:
+        await coordinator.aclose()
