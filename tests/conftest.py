@@ -71,7 +71,9 @@ def admin(redis_server: RedisServer) -> redis.Redis:
 
 
 @pytest.fixture(
-    scope="session", params=["embedded", *SERVERS], ids=lambda p: p if isinstance(p, str) else f"{p.product}-{p.version}"
+    scope="session",
+    params=["embedded", *SERVERS],
+    ids=lambda p: p if isinstance(p, str) else f"{p.product}-{p.version}",
 )
 def _any_server(request: pytest.FixtureRequest) -> Iterator[str | None]:
     if request.param == "embedded":
