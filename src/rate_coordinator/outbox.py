@@ -265,7 +265,8 @@ class Outbox:
     def _deliver(self, report: Report, sent: WireReport, answer: ReportReply, reply: Reply) -> None:
         self.delivered += 1
         if answer.resume_at_ms:
-            wait_ms = sent.wait_ms if answer.extended else None
+            # The state that is answered is the one after the whole call: another report of it may have set it.
+            wait_ms = sent.wait_ms if answer.cause_id == answer.event_id else None
             limit = SnapshotLimit(report.target, answer.resume_at_ms, answer.cause_id, wait_ms, None)
             self._changed(self._mirror.learn(reply.epoch, limit, reply.now_ms, reply.received_at))
         self._release(report)
