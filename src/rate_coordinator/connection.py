@@ -7,7 +7,6 @@ A ``Link`` is one connection of redis-py with our own time bounds around everyth
 from __future__ import annotations
 
 import asyncio
-import math
 import re
 from collections.abc import Callable
 from typing import Any, Self
@@ -89,7 +88,9 @@ class Link:
             redis.exceptions.ResponseError: The server answered with an error.
         """
         try:
-            return await self._connection.read_response(disable_decoding=True, timeout=math.inf)
+            # Without a timeout, infinity included: Python 3.11's wait_for() can lose a cancellation, and the embedded
+            # server's connection uses it for any.
+            return await self._connection.read_response(disable_decoding=True)
         except ResponseError:
             raise
         except _FAILURES as error:

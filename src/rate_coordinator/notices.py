@@ -30,32 +30,29 @@ class _Buffer:
         self.closed = False
         self._notices: deque[Notice] = deque(maxlen=size)
         self._size = size
-        self._waiting: asyncio.Future[None] | None = None
+        self._ready = asyncio.Event()
 
     def put(self, notice: Notice) -> bool:
         """Add a notice; return False if another had to go for it."""
         fits = len(self._notices) < self._size
         self.dropped += not fits
         self._notices.append(notice)
-        self._notify()
+        self._ready.set()
         return fits
 
     def close(self) -> None:
         self.closed = True
-        self._notify()
+        self._ready.set()
 
     async def get(self) -> Notice | None:
         """Return the next notice, or None at the end."""
         while not self._notices:
             if self.closed:
                 return None
-            self._waiting = asyncio.get_running_loop().create_future()
-            await self._waiting
+            # Several readers may share a stream; those who find it empty again wait on.
+            self._ready.clear()
+            await self._ready.wait()
         return self._notices.popleft()
-
-    def _notify(self) -> None:
-        if self._waiting is not None and not self._waiting.done():
-            self._waiting.set_result(None)
 
 
 class NoticeStream:
