@@ -17,7 +17,8 @@
 --       6 applied_ttl_ms      integer > 0
 --       7.. four per report:  position of the limit's key in KEYS, encoded target,
 --                             wait_ms (integer >= 0, already clamped), details (members of a JSON object)
--- returns {reply, now_ms}     reply is JSON: {"epoch":…,"results":[[event_id, extended 0|1, resume_at_ms, cause_id], …]}
+-- returns {reply, now_ms}     reply is JSON: {"epoch":…,"results":
+--                             [[event_id, extended 0|1, resume_at_ms, cause_id, resume_at_ms just after it], …]}
 --                             resume_at_ms is 0 for a target without a limit; cause_id is "" if it is not known
 --         an error SUPERSEDED when a later call of the same client has already been applied
 
@@ -110,7 +111,7 @@ for first = FIRST_REPORT, last_report, ARGUMENTS_PER_REPORT do
   if extended then
     state.cause_id, state.cause_wait_ms, state.details, state.report = event_id, integer(wait_ms), details, first
   end
-  results[#results + 1] = {event_id, extended and '1' or '0', target}
+  results[#results + 1] = {event_id, extended and '1' or '0', target, integer(state.resume_at_ms)}
 end
 
 local latest_ms = 0
@@ -151,7 +152,7 @@ local parts = {}
 for position, result in ipairs(results) do
   local state = states[result[3]]
   parts[position] = '["' .. result[1] .. '",' .. result[2] .. ',' .. integer(state.resume_at_ms)
-    .. ',"' .. state.cause_id .. '"]'
+    .. ',"' .. state.cause_id .. '",' .. result[4] .. ']'
 end
 local reply = '{"epoch":"' .. epoch .. '","results":[' .. table.concat(parts, ',') .. ']}'
 redis.call('SET', applied_key, ARGV[1] .. '|' .. reply, 'PX', applied_ttl_ms)

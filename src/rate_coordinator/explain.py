@@ -67,8 +67,12 @@ def _describe(target: Target, deadline: float, known: Limit | None, server_now_m
 
 def _cause(limit: Limit, events: Sequence[RateLimitEvent]) -> RateLimitEvent | None:
     """Return the event that set a limit, from the stream or, where that was cut, from what is kept beside the limit."""
+    resume_at = clock.server_time(limit.resume_at_ms)
     for event in events:
         if event.id == str(limit.id):
+            return event
+        # Where Redis lost which event it was, the resume time tells.
+        if limit.id == FIRST_ID and event.extended and event.target == limit.target and event.resume_at == resume_at:
             return event
     if limit.id == FIRST_ID or limit.details is None:
         return None
@@ -79,6 +83,6 @@ def _cause(limit: Limit, events: Sequence[RateLimitEvent]) -> RateLimitEvent | N
         suggested_wait_seconds=(limit.wait_ms or 0) / 1000,
         id=str(limit.id),
         extended=True,
-        resume_at=clock.server_time(limit.resume_at_ms),
+        resume_at=resume_at,
         **limit.details.shared(),
     )

@@ -253,6 +253,17 @@ class Mirror:
             self._missed_at = None
         return changed | self._apply_early(sent_at) | self._place(sent_at)
 
+    def lost_in(self, snapshot: Snapshot) -> list[Target]:
+        """Return the limits that a snapshot should hold and does not: cleared without a notice, or lost in Redis."""
+        told = {limit.target for limit in snapshot.limits}
+        return [
+            target
+            for target, limit in self._limits.items()
+            if target not in told
+            and limit.resume_at_ms > snapshot.now_ms
+            and (snapshot.epoch != self.epoch or limit.id <= snapshot.notice_id)
+        ]
+
     def drop_lifted(self, at: float) -> None:
         """Forget limits whose deadline has passed. Not needed for right answers, only for memory."""
         for target in [target for target, limit in self._limits.items() if limit.deadline <= at]:
@@ -315,6 +326,9 @@ class Mirror:
         remaining_ms = min(told.resume_at_ms - now_ms, longest_ms, LONGEST_CAP_SECONDS * 1000)
         deadline = received_at + max(0.0, remaining_ms / 1000)
         known = self._limits.get(told.target)
+        if known is not None and told.id == FIRST_ID and told.resume_at_ms == known.resume_at_ms:
+            # Redis lost the cause, but the limit is the same one.
+            told = told._replace(id=known.id, wait_ms=known.wait_ms, details=known.details)
         told_again = known is not None and known.id == told.id and known.resume_at_ms == told.resume_at_ms
         # Told again: either time on the way only made it look later, or the server's clock was stepped since.
         if told_again and known and (known.generation != self.clock.generation or known.deadline <= deadline):

@@ -72,7 +72,7 @@ class Report:
             asked_wait_seconds=self.wait.asked_seconds,
             clamped=self.wait.clamped,
             extended=answer.extended,
-            resume_at=clock.server_time(answer.resume_at_ms) if answer.resume_at_ms else None,
+            resume_at=clock.server_time(answer.event_resume_at_ms) if answer.event_resume_at_ms else None,
             late_ms=sent.late_ms,
             call_age_ms=self.call_age_ms,
             reporter=reporter,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar
 
@@ -28,6 +28,8 @@ from rate_coordinator.targets import Target
 OLDEST_VERSION = (6, 2)
 APPLIED_TTL_MS = 6 * 3600 * 1000
 """For how long a call is recognised when it is sent again."""
+TARGETS_PER_REINDEX = 1000
+"""A call blocks the server for as long as it takes."""
 GREETING = '{"version":1,"kind":"ping"}'
 """A message on the channel that listeners ignore."""
 
@@ -51,7 +53,10 @@ class ReportReply(NamedTuple):
     event_id: EntryId
     extended: bool
     resume_at_ms: int
+    """After the whole call."""
     cause_id: EntryId
+    event_resume_at_ms: int
+    """Just after this report, as its event has it."""
 
 
 class Reply(NamedTuple):
@@ -94,8 +99,14 @@ class Store:
 
         reply, body = self._read_reply(await self._exchange(exchange))
         return reply, [
-            ReportReply(EntryId.parse(event), bool(extended), resume_at_ms, EntryId.parse(cause) if cause else FIRST_ID)
-            for event, extended, resume_at_ms, cause in body["results"]
+            ReportReply(
+                EntryId.parse(event),
+                bool(extended),
+                resume_at_ms,
+                EntryId.parse(cause) if cause else FIRST_ID,
+                event_resume_at_ms,
+            )
+            for event, extended, resume_at_ms, cause, event_resume_at_ms in body["results"]
         ]
 
     async def clear(
@@ -158,6 +169,20 @@ class Store:
             sent_at,
             received_at,
         )
+
+    async def reindex(self, targets: Sequence[Target]) -> int:
+        """Put those of the targets back into the index that still have their limit's key; return how many."""
+        restored = 0
+        for first in range(0, len(targets), TARGETS_PER_REINDEX):
+            some = targets[first : first + TARGETS_PER_REINDEX]
+            keys = [self.keys.active, *(self.keys.limit(target) for target in some)]
+            arguments = [target.encode() for target in some]
+
+            async def exchange(link: Link, keys: list[str] = keys, arguments: list[str] = arguments) -> Any:
+                return await link.run(script("reindex"), keys, arguments)
+
+            restored += int(await self._exchange(exchange))
+        return restored
 
     async def prune(self, age_seconds: float) -> int:
         """Remove older events, except those that explain an active limit; return how many."""

@@ -75,6 +75,10 @@ class Synchroniser:
         async with self._one_at_a_time:
             await self._check_server()
             snapshot, sent_at, received_at = await self._store.snapshot()
+            lost = self._mirror.lost_in(snapshot)
+            if lost and await self._store.reindex(lost):
+                logger.warning("the index of limits was gone and has been restored", extra={"targets": len(lost)})
+                snapshot, sent_at, received_at = await self._store.snapshot()
             known, known_epoch = self._mirror.limits(), self._mirror.epoch
             changed = self._mirror.replace(snapshot, sent_at, received_at)
             self.resyncs += 1

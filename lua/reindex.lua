@@ -1,0 +1,34 @@
+-- Put limits back into the index that still have their key: the index was evicted or deleted under them.
+--
+-- KEYS  1 active            zset     target -> resume time
+--       2.. limit:<target>  string   resume time, expires with the limit
+-- ARGV  1.. one per limit:  encoded target
+-- returns how many were put back
+
+local FIRST_LIMIT_KEY = 2
+
+local active_key = KEYS[1]
+
+local function integer(number)
+  return string.format('%.0f', number)
+end
+
+local time = redis.call('TIME')
+local now_ms = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+
+local restored = 0
+for position = FIRST_LIMIT_KEY, #KEYS do
+  local limit_key, target = KEYS[position], ARGV[position - 1]
+  local in_key = tonumber(redis.call('GET', limit_key) or 0) or 0
+  local in_index = tonumber(redis.call('ZSCORE', active_key, target) or 0)
+  if in_key > now_ms and in_key > in_index then
+    redis.call('ZADD', active_key, integer(in_key), target)
+    restored = restored + 1
+  end
+end
+
+if restored > 0 then
+  local last = redis.call('ZREVRANGE', active_key, 0, 0, 'WITHSCORES')
+  redis.call('PEXPIREAT', active_key, last[2])
+end
+return restored
