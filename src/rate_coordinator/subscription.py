@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 from collections.abc import Awaitable, Callable
 
@@ -23,6 +24,9 @@ from rate_coordinator.settings import Settings
 from rate_coordinator.wire import Unreadable, read_notice
 
 logger = logging.getLogger(__name__)
+
+STABLE_SECONDS = 5.0
+"""A connection that lasted longer is renewed at once when it breaks."""
 
 
 class Subscription:
@@ -90,15 +94,19 @@ class Subscription:
         backoff = Backoff()
         try:
             while True:
+                began = math.inf
                 try:
                     if self._link is None:
                         await self.connect()
                         self.reconnects += 1
                         self._wanted.set()
-                    backoff.reset()
+                    began = clock.now()
                     await self._session(self._link)  # type: ignore[arg-type]
                 except Exception as error:
                     self._note(error)
+                    # A server that takes connections only to break them is no better than one that takes none.
+                    if clock.now() - began > STABLE_SECONDS:
+                        backoff.reset()
                 self._in_step(False)
                 await self.aclose()
                 await asyncio.sleep(backoff.next_delay(random.random()))
