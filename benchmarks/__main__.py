@@ -1,0 +1,59 @@
+"""Measure: ``python -m benchmarks [FIGURE …] [--quick]``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from importlib import import_module
+from importlib.util import find_spec
+
+from benchmarks import PARSER_VARIABLE, choose_parser
+
+FIGURES = {
+    "reads": "is_rate_limited against a lock around a dictionary",
+    "notices": "from a report to a callback in another process, against bare pub/sub",
+    "reports": "a report against a bare EVALSHA, alone and in a storm",
+    "waiters": "10,000 tasks that wait for one backend",
+    "listeners": "from a report to the last of many coordinators",
+}
+
+
+def main() -> int:
+    """Run as a command; return the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="Measure the library against named baselines in the same run.",
+        epilog="\n".join(f"  {name:<10} {about}" for name, about in FIGURES.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("figures", nargs="*", metavar="FIGURE", help="which to measure; all if none is named")
+    parser.add_argument("--quick", action="store_true", help="a few seconds: shows that it runs, proves nothing")
+    parser.add_argument("--uvloop", action="store_true", help="run all processes on uvloop instead of asyncio's loop")
+    parser.add_argument("--no-hiredis", action="store_true", help="use redis-py's parser in Python, on both sides")
+    parser.add_argument("--server", help="redis-server or valkey-server to start; the machine's own if left out")
+    parser.add_argument("--markdown", action="store_true", help="print the tables in Markdown")
+    arguments = parser.parse_args()
+    if unknown := [name for name in arguments.figures if name not in FIGURES]:
+        parser.error(f"no figure is called {', '.join(unknown)}; there are {', '.join(FIGURES)}")
+    if arguments.uvloop and find_spec("uvloop") is None:
+        parser.error("uvloop is not installed: it comes with the extra 'speed'")
+    if arguments.no_hiredis:
+        os.environ[PARSER_VARIABLE] = "python"
+        choose_parser()
+
+    # Not before the parser is chosen: these import redis-py.
+    from benchmarks.harness import Options, describe_machine, show, started_server
+
+    with started_server(arguments.server) as server:
+        options = Options(url=server.url, quick=arguments.quick, uvloop=arguments.uvloop)
+        print(describe_machine(options, server), flush=True)
+        for name in arguments.figures or FIGURES:
+            print(f"\n{name}: {FIGURES[name]}", flush=True)
+            figures = import_module(f"benchmarks.{name}").measure(options)
+            print(show(figures, markdown=arguments.markdown), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
