@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from rate_coordinator.demo.messages import Accepted, AnyMessage, BackingOff, Calling, Done, Heard, Ready, Refused
@@ -23,6 +23,8 @@ class WorkerState:
     """When the limit lifts that it knows of, on the monotonic clock."""
     wait_seconds: float = 0.0
     """How long it was to wait when it began to back off."""
+    limit_from: str = ""
+    """Whose report the limit comes from that it backs off from."""
     first_heard: Heard | None = None
     """How its mirror first came to show a limit."""
     last_told_at: float = 0.0
@@ -44,6 +46,7 @@ class WorkerState:
                 self.limited_until = message.at + message.seconds_remaining
             case BackingOff():
                 self.doing = "backing off"
+                self.limit_from = message.reporter
                 self.wait_seconds = message.seconds_remaining
                 self.limited_until = message.at + message.seconds_remaining
             case Done():
@@ -62,7 +65,7 @@ class Board:
     workers: dict[str, WorkerState]
     first_refusal: tuple[float, str] | None = None
     """When the first 429 was about to be reported, and by whom."""
-    began_at: float | None = field(default=None)
+    began_at: float | None = None
     """When they were all told to begin."""
 
     @classmethod

@@ -18,7 +18,7 @@ from rate_coordinator.demo.redis_program import RedisProgram
 from rate_coordinator.demo.views import EXPLAINED, introduction
 
 FRAMES_PER_SECOND = 12
-BAR_WIDTH = 16
+BAR_WIDTH = 12
 
 STYLES = {"starting": "dim", "ready": "dim", "calling": "bold green", "backing off": "yellow", "done": "cyan"}
 
@@ -61,11 +61,14 @@ class LiveView:
 
 def frame(board: Board, now: float) -> RenderableType:
     """Return one frame: a line for each process, and how many calls there were."""
-    table = Table.grid(padding=(0, 2))
-    table.add_row(*(Text(heading, style="dim") for heading in ("process", "", "", "", "accepted", "refused")))
-    for worker in board.workers.values():
-        table.add_row(*line(worker, now))
     workers = board.workers.values()
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for heading, width in (("process", 8), ("", 11), ("", 5), ("", BAR_WIDTH), ("because", 16)):
+        table.add_column(heading, min_width=width)
+    for heading in ("accepted", "refused"):
+        table.add_column(heading, justify="right")
+    for worker in workers:
+        table.add_row(*line(worker, now))
     accepted, refused = sum(w.accepted for w in workers), sum(w.refused for w in workers)
     seconds = board.wall_seconds if board.all_are("done") else now - (board.began_at or now)
     total = f"{seconds:.1f} s   {accepted + refused} calls: {accepted} accepted, {refused} refused with 429"
@@ -75,12 +78,11 @@ def frame(board: Board, now: float) -> RenderableType:
 def line(worker: WorkerState, now: float) -> list[RenderableType]:
     """Return the cells of one process."""
     left = worker.seconds_left(now)
-    waits = worker.doing == "backing off"
-    return [
-        worker.name,
-        Text(worker.doing.ljust(len("backing off")), style=STYLES[worker.doing]),
-        Text(f"{left:4.1f} s" if waits else "", style="yellow"),
-        ProgressBar(worker.wait_seconds, worker.wait_seconds - left, width=BAR_WIDTH) if waits else " " * BAR_WIDTH,
-        Text(str(worker.accepted), style="green", justify="right"),
-        Text(str(worker.refused), style="bold red" if worker.refused else "dim", justify="right"),
-    ]
+    doing = Text(worker.doing, style=STYLES[worker.doing])
+    waiting: list[RenderableType] = ["", "", ""]
+    if worker.doing == "backing off":
+        because = "refused itself" if worker.limit_from == worker.name else f"told by {worker.limit_from}"
+        bar = ProgressBar(worker.wait_seconds, worker.wait_seconds - left, width=BAR_WIDTH)
+        waiting = [Text(f"{left:3.1f} s", style="yellow"), bar, because]
+    refused = Text(str(worker.refused), style="bold red" if worker.refused else "dim")
+    return [worker.name, doing, *waiting, Text(str(worker.accepted), style="green"), refused]
