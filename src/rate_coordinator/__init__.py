@@ -1,6 +1,7 @@
 """Share what many processes learn about upstream rate limits, through Redis."""
 
 from rate_coordinator.coordinator import RateLimitChecker, RateLimitCoordinator
+from rate_coordinator.diagnosis import Diagnosis, diagnose
 from rate_coordinator.errors import (
     CoordinatorClosed,
     CoordinatorError,
@@ -11,6 +12,7 @@ from rate_coordinator.errors import (
     ServerUnsuitable,
     WrongEventLoop,
 )
+from rate_coordinator.findings import Finding
 from rate_coordinator.models import (
     ActiveLimit,
     Explanation,
@@ -30,7 +32,9 @@ __all__ = [
     "CoordinatorError",
     "CoordinatorMisuse",
     "CoordinatorUnavailable",
+    "Diagnosis",
     "Explanation",
+    "Finding",
     "ForkedCoordinator",
     "Health",
     "LimitWaitTimeout",
@@ -44,4 +48,5 @@ __all__ = [
     "ReportResult",
     "ServerUnsuitable",
     "WrongEventLoop",
+    "diagnose",
 ]

@@ -57,6 +57,7 @@ def _describe(target: Target, deadline: float, known: Limit | None, server_now_m
         model=target.model,
         seconds_remaining=deadline - at,
         resume_at=clock.server_time(resume_at_ms),
+        wait_seconds=(known.wait_ms or 0) / 1000 if known and delivered else 0.0,
         reason=details.reason if details else "rate_limit",
         job_id=details.job_id if details else None,
         sheet_num=details.sheet_num if details else None,

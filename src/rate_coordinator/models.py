@@ -194,6 +194,8 @@ class ActiveLimit(_Frozen):
     seconds_remaining: float
     resume_at: datetime
     """On the Redis server's clock (UTC)."""
+    wait_seconds: float = 0.0
+    """The wait that was reported, after clamping, in seconds; 0.0 where that is not known."""
     reason: Reason | str = "rate_limit"
     job_id: str | None = None
     sheet_num: int | None = None

@@ -1,0 +1,80 @@
+"""What ``--json`` prints about limits and events: stable names, times in ISO 8601 with zone, durations in seconds."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+
+from rate_coordinator import ActiveLimit, Notice, RateLimitEvent
+from rate_coordinator.cli import texts
+
+Fields = dict[str, object]
+
+
+def of_target(backend: str | None, model: str | None) -> Fields:
+    """Return what is meant; everything is None for all targets."""
+    return {
+        "target": None if backend is None else texts.target(backend, model),
+        "backend": backend,
+        "model": model,
+    }
+
+
+def of_limit(limit: ActiveLimit) -> Fields:
+    """Return an active limit."""
+    return {
+        **of_target(limit.backend, limit.model),
+        "seconds_remaining": limit.seconds_remaining,
+        "resume_at": moment(limit.resume_at),
+        "wait_seconds": limit.wait_seconds,
+        "reason": limit.reason,
+        "reporter": limit.reporter,
+        "job_id": limit.job_id,
+        "sheet_num": limit.sheet_num,
+    }
+
+
+def of_event(event: RateLimitEvent) -> Fields:
+    """Return an event of the stream."""
+    return {
+        "id": event.id,
+        "kind": event.kind,
+        # A clear of everything that found nothing names no backend.
+        **of_target(event.backend_type or None, event.model),
+        "detected_at": moment(event.detected_at),
+        "asked_wait_seconds": _number(event.asked_wait_seconds),
+        "wait_seconds": event.suggested_wait_seconds,
+        "clamped": event.clamped,
+        "extended": event.extended,
+        "resume_at": moment(event.resume_at),
+        "reason": event.reason,
+        "reporter": event.reporter,
+        "job_id": event.job_id,
+        "sheet_num": event.sheet_num,
+        "late_seconds": event.late_ms / 1000,
+        "call_age_seconds": None if event.call_age_ms is None else event.call_age_ms / 1000,
+    }
+
+
+def of_notice(notice: Notice) -> Fields:
+    """Return a notice as it stands on the wire, and its times in the form that all commands use."""
+    wire: Fields = json.loads(notice.model_dump_json())
+    return {
+        **wire,
+        "target": texts.target(notice.backend, notice.model),
+        "wait_seconds": notice.wait_seconds,
+        "detected_at": moment(datetime.fromtimestamp(notice.now_ms / 1000, UTC)),
+        "resume_at": moment(datetime.fromtimestamp(notice.resume_at_ms / 1000, UTC))
+        if notice.kind == "limit"
+        else None,
+    }
+
+
+def moment(time: datetime | None) -> str | None:
+    """Return a time in ISO 8601 with its zone."""
+    return None if time is None else time.isoformat(timespec="milliseconds")
+
+
+def _number(value: float) -> float | str:
+    # JSON has no number for what a worker may have asked for.
+    return value if value - value == 0 else str(value)
