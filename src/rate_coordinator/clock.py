@@ -17,7 +17,7 @@ now: Callable[[], float] = (
 )
 """Seconds on this process's clock: only differences mean something."""
 
-STEP_TOLERANCE_SECONDS = 1.0
+STEP_TOLERANCE_SECONDS = 0.5
 """Disagreement of two round trips about the server's clock from which it counts as having been stepped."""
 
 
@@ -55,6 +55,18 @@ class ServerClock:
         ):
             self.generation += 1
         self._lowest, self._highest = lowest, highest
+
+    def contradicted_by(self, server_ms: int, received_at: float) -> bool:
+        """Tell whether a message disagrees with the last round trip: it came very late, or the clock was stepped.
+
+        Args:
+            server_ms: The server's clock when the message was sent, in milliseconds.
+            received_at: When it was received, in seconds on this process's clock.
+        """
+        if self._lowest is None:
+            return False
+        difference = server_ms / 1000 - received_at
+        return not self._lowest - STEP_TOLERANCE_SECONDS < difference < self._highest + STEP_TOLERANCE_SECONDS
 
     def estimate_ms(self, at: float) -> int | None:
         """Return the server's clock at a moment of this process's, in milliseconds; None before a round trip."""

@@ -62,7 +62,8 @@ class Synchroniser:
             self._hub.publish(notice)
         if notice.kind == "limit":
             self._log.add(RateLimitEvent.of_notice(notice))
-        return self._mirror.stale
+        # How much of the wait is left is not known where the notice was on its way for long, as after a suspension.
+        return self._mirror.stale or self._mirror.clock.contradicted_by(notice.now_ms, received_at)
 
     async def synchronise(self) -> bool:
         """Read a snapshot and the events since the last one; return whether another snapshot is needed at once.
