@@ -31,11 +31,19 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="a few seconds: shows that it runs, proves nothing")
     parser.add_argument("--uvloop", action="store_true", help="run all processes on uvloop instead of asyncio's loop")
     parser.add_argument("--no-hiredis", action="store_true", help="use redis-py's parser in Python, on both sides")
+    parser.add_argument(
+        "--pace",
+        type=float,
+        default=3.0,
+        help="milliseconds between two messages of `notices`; %(default)g if left out",
+    )
     parser.add_argument("--server", help="redis-server or valkey-server to start; the machine's own if left out")
     parser.add_argument("--markdown", action="store_true", help="print the tables in Markdown")
     arguments = parser.parse_args()
     if unknown := [name for name in arguments.figures if name not in FIGURES]:
         parser.error(f"no figure is called {', '.join(unknown)}; there are {', '.join(FIGURES)}")
+    if not 0 <= arguments.pace <= 20:
+        parser.error("--pace must be 0 to 20 milliseconds")
     if arguments.uvloop and find_spec("uvloop") is None:
         parser.error("uvloop is not installed: it comes with the extra 'speed'")
     if arguments.no_hiredis:
@@ -46,7 +54,8 @@ def main() -> int:
     from benchmarks.harness import Options, describe_machine, show, started_server
 
     with started_server(arguments.server) as server:
-        options = Options(url=server.url, quick=arguments.quick, uvloop=arguments.uvloop)
+        pace_seconds = arguments.pace / 1000
+        options = Options(server.url, quick=arguments.quick, uvloop=arguments.uvloop, pace_seconds=pace_seconds)
         print(describe_machine(options, server), flush=True)
         for name in arguments.figures or FIGURES:
             print(f"\n{name}: {FIGURES[name]}", flush=True)

@@ -18,7 +18,6 @@ from typing import Any, TypeVar
 import redis.utils
 from redis.asyncio import Redis
 
-from rate_coordinator import __name__ as library
 from tests.servers import RedisServer
 
 T = TypeVar("T")
@@ -35,6 +34,8 @@ class Options:
     url: str
     quick: bool = False
     uvloop: bool = False
+    pace_seconds: float = 0.003
+    """Mean pause between two messages of ``notices``; 0 sends the next as soon as the last is acknowledged."""
 
     def pick(self, full: int, quick: int) -> int:
         """Return a number of rounds, calls or the like."""
@@ -127,7 +128,6 @@ def describe_machine(options: Options, server: RedisServer) -> str:
     product = "Valkey" if "valkey_version" in info else "Redis"
     return ", ".join(
         [
-            library,
             f"{os.cpu_count()} cores ({platform.machine()})",
             f"Python {platform.python_version()}",
             "uvloop" if options.uvloop else "asyncio's loop",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack, ExitStack
+from functools import partial
 from multiprocessing.connection import Connection
 
 from redis.asyncio.client import PubSub
@@ -27,7 +28,7 @@ def measure(options: Options) -> list[Figure]:
     """Measure 1, 8, 50 and 200 listeners."""
     figures = []
     for listeners in (1, 8) if options.quick else (1, 8, 50, 200):
-        figures += run(options, lambda listeners=listeners: _measure(options, listeners))  # type: ignore[misc]
+        figures += run(options, partial(_measure, options, listeners))
     return figures
 
 

@@ -1,7 +1,7 @@
 """How fast another process hears of a report, against bare pub/sub between the same two processes.
 
 One process reports and publishes in turns; the other has a coordinator with a callback and a bare subscription. Each
-message carries when it was sent, on the clock that all processes of a machine share. Reports are paced, a few
+message carries when it was sent, on the clock that all processes of a machine share. Messages are paced, a few
 milliseconds apart: what is measured is the way of one message, not how a flood is worked off.
 """
 
@@ -15,7 +15,6 @@ from rate_coordinator import Notice, RateLimitCoordinator
 
 P50_GOAL = 1.5
 P99_GOAL = 2.0
-PACE_SECONDS = 0.003
 NAMESPACE = "benchmark of notices"
 CHANNEL = "benchmark of bare pub/sub"
 WARM_UP = 50
@@ -38,10 +37,12 @@ async def _measure(options: Options) -> list[Figure]:
             for number in range(count):
                 for turn in range(2):
                     if (number + turn) % 2:
-                        await coordinator.report_rate_limit("backend", 60.0, job_id=str(monotonic_ns()))
+                        # Each wait is longer than the one before: only a report that extends is told to others.
+                        wait_seconds = 60.0 + number / 100
+                        await coordinator.report_rate_limit("backend", wait_seconds, job_id=str(monotonic_ns()))
                     else:
                         await bare.publish(CHANNEL, str(monotonic_ns()))
-                    await pause(PACE_SECONDS)
+                    await pause(options.pace_seconds)
             heard, heard_bare = await receive(pipe)
     ours, baseline = heard[WARM_UP:], heard_bare[WARM_UP:]
     figures = []

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from redis.asyncio import BlockingConnectionPool, Redis
@@ -41,15 +42,14 @@ async def _measure(options: Options) -> list[Figure]:
         async def report() -> object:
             return await coordinator.report_rate_limit("backend", 60.0, "job", 1)
 
-        sides = {"one connection": lambda: one_connection.evalsha(sha, 0), "a pool": lambda: pooled.evalsha(sha, 0)}
+        sides: dict[str, Call] = {
+            "one connection": lambda: one_connection.evalsha(sha, 0),
+            "a pool": lambda: pooled.evalsha(sha, 0),
+        }
         for reporters in (1, 8, 64):
             calls = options.pick({1: 500, 8: 200, 64: 50}[reporters], 3)
             ours, *baselines = await taking_turns(
-                lambda reporters=reporters, calls=calls: _hammer(report, reporters, calls),
-                *(
-                    lambda call=call, reporters=reporters, calls=calls: _hammer(call, reporters, calls)
-                    for call in sides.values()
-                ),
+                *(partial(_hammer, call, reporters, calls) for call in (report, *sides.values())),
                 rounds=options.pick(15, 2),
             )
             for name, baseline in zip(sides, baselines, strict=True):
@@ -100,7 +100,7 @@ async def _storm(
 
     ours, *baselines = await taking_turns(
         storm_of_reports,
-        *(lambda call=call: _all_at_once(call, count) for call in sides.values()),
+        *(partial(_all_at_once, call, count) for call in sides.values()),
         rounds=options.pick(5, 1),
     )
     figures = [
