@@ -6,6 +6,7 @@ on this process's own monotonic clock by the *remaining* time that came with it.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -67,6 +68,20 @@ class ServerClock:
             return False
         difference = server_ms / 1000 - received_at
         return not self._lowest - STEP_TOLERANCE_SECONDS < difference < self._highest + STEP_TOLERANCE_SECONDS
+
+    def hear(self, server_ms: int, received_at: float) -> None:
+        """Take in a time that came with something else, of which only the receipt is known.
+
+        That it was long on its way cannot be told from a clock that was put back; a clock put forward shows.
+
+        Args:
+            server_ms: The server's clock when it was sent, in milliseconds.
+            received_at: When it was received, in seconds on this process's clock.
+        """
+        lowest = server_ms / 1000 - received_at
+        if self._lowest is not None and lowest > self._highest + STEP_TOLERANCE_SECONDS:
+            self.generation += 1
+            self._lowest, self._highest = lowest, math.inf
 
     def estimate_ms(self, at: float) -> int | None:
         """Return the server's clock at a moment of this process's, in milliseconds; None before a round trip."""

@@ -75,9 +75,11 @@ class _Held(NamedTuple):
 class _Unplaced(NamedTuple):
     """A reply of an epoch that the mirror does not know yet."""
 
-    target: Target
     epoch: str
+    limit: SnapshotLimit
+    now_ms: int
     received_at: float
+    again: bool
 
 
 class Mirror:
@@ -174,17 +176,29 @@ class Mirror:
         limit = SnapshotLimit(notice.target, notice.resume_at_ms, notice_id, notice.wait_ms, notice)
         return self._learn(limit, notice.now_ms, received_at)
 
-    def learn(self, epoch: str, limit: SnapshotLimit, now_ms: int, received_at: float) -> set[Target]:
+    def learn(
+        self, epoch: str, limit: SnapshotLimit, now_ms: int, received_at: float, *, again: bool = False
+    ) -> set[Target]:
         """Take in the reply to one of this process's own reports.
 
         Its notice is heard beside it. Of an epoch that is not the mirror's, it says nothing that could be
         compared; then it is held until the snapshot that contains it.
+
+        Args:
+            epoch: Of the limit's ID.
+            limit: What the target's limit is.
+            now_ms: The server's clock when it answered.
+            received_at: When the reply was received.
+            again: Whether the call had been sent before: then it may be answered with what was true the first time.
+
+        Returns:
+            The targets whose limit changed.
         """
+        self.clock.hear(now_ms, received_at)
         if epoch != self.epoch:
-            self._unplaced.append(_Unplaced(limit.target, epoch, received_at))
-            remaining_ms = max(0, limit.resume_at_ms - now_ms)
-            return self.hold(limit.target, received_at + min(remaining_ms / 1000, LONGEST_CAP_SECONDS))
-        if limit.id <= self._covered and now_ms <= self._covered_ms and limit.target not in self._limits:
+            self._unplaced.append(_Unplaced(epoch, limit, now_ms, received_at, again))
+            return self.hold(limit.target, received_at + _remaining_seconds(limit, now_ms))
+        if limit.id <= self._covered and (again or now_ms <= self._covered_ms) and limit.target not in self._limits:
             # The snapshot is the younger of the two, and holds it no more.
             return set()
         return self._learn(limit, now_ms, received_at)
@@ -248,7 +262,7 @@ class Mirror:
         self.epoch = snapshot.epoch
         self._covered, self._covered_ms = snapshot.notice_id, snapshot.now_ms
         self._newest = max(self._newest, snapshot.notice_id)
-        if self._missed_at is not None and (self._missed_at <= sent_at or not same_order):
+        if self._missed_at is not None and self._missed_at <= sent_at:
             # What was missed had been published, so that a snapshot asked for later contains it.
             self._missed_at = None
         return changed | self._apply_early(sent_at) | self._place(sent_at)
@@ -265,8 +279,13 @@ class Mirror:
         ]
 
     def drop_lifted(self, at: float) -> None:
-        """Forget limits whose deadline has passed. Not needed for right answers, only for memory."""
-        for target in [target for target, limit in self._limits.items() if limit.deadline <= at]:
+        """Forget limits whose deadline has passed. Not needed for right answers, only for memory.
+
+        Those whose time has not come by the server's clock as well are kept: it was put back, and the next snapshot
+        that tells of them would limit anew.
+        """
+        lifted = [target for target, limit in self._limits.items() if limit.deadline <= at]
+        for target in [target for target in lifted if self._limits[target].resume_at_ms <= self._covered_ms]:
             del self._limits[target]
             self._changed(target)
 
@@ -298,16 +317,17 @@ class Mirror:
         unplaced, self._unplaced = self._unplaced, []
         changed: set[Target] = set()
         for reply in unplaced:
-            if reply.epoch == self.epoch or reply.received_at <= snapshot_sent_at:
-                changed |= self.release(reply.target)
+            if reply.epoch == self.epoch:
+                changed |= self.learn(*reply[:4], again=reply.again) | self.release(reply.limit.target)
+            elif reply.received_at <= snapshot_sent_at:
+                changed |= self.release(reply.limit.target)
             else:
                 self._unplaced.append(reply)
         return changed
 
     def _learn(self, limit: SnapshotLimit, now_ms: int, received_at: float) -> set[Target]:
-        known = self._limits.get(limit.target)
-        newest = max(known.id if known else FIRST_ID, self._cleared.get(limit.target, FIRST_ID))
-        if limit.id < newest or (known is None and limit.id == newest):
+        known, cleared_id = self._limits.get(limit.target), self._cleared.get(limit.target)
+        if (known is not None and limit.id < known.id) or (cleared_id is not None and limit.id <= cleared_id):
             return set()
         self._cleared.pop(limit.target, None)
         return self._set(limit, now_ms, received_at)
@@ -321,10 +341,7 @@ class Mirror:
         return self._changed(target) if known else set()
 
     def _set(self, told: SnapshotLimit, now_ms: int, received_at: float) -> set[Target]:
-        # More than its own wait ahead is impossible, unless the server's clock was put back.
-        longest_ms = LONGEST_CAP_SECONDS * 1000 if told.wait_ms is None else told.wait_ms
-        remaining_ms = min(told.resume_at_ms - now_ms, longest_ms, LONGEST_CAP_SECONDS * 1000)
-        deadline = received_at + max(0.0, remaining_ms / 1000)
+        deadline = received_at + _remaining_seconds(told, now_ms)
         known = self._limits.get(told.target)
         if known is not None and told.id == FIRST_ID and told.resume_at_ms == known.resume_at_ms:
             # Redis lost the cause, but the limit is the same one.
@@ -346,6 +363,12 @@ class Mirror:
         elif (target.backend, target.model) in self.model_until:
             self.model_until[target.backend, target.model] = self.deadline(target)
         return {target}
+
+
+def _remaining_seconds(told: SnapshotLimit, now_ms: int) -> float:
+    # More than its own wait ahead is impossible, unless the server's clock was put back.
+    longest_ms = LONGEST_CAP_SECONDS * 1000 if told.wait_ms is None else told.wait_ms
+    return max(0.0, min(told.resume_at_ms - now_ms, longest_ms, LONGEST_CAP_SECONDS * 1000) / 1000)
 
 
 def _shrink(known: dict[_Name, float]) -> None:

@@ -232,12 +232,12 @@ class Outbox:
                 continue
             self._come_online()
             for report, sent, answer in zip(reports, wire, answers, strict=True):
-                self._deliver(report, sent, answer, reply)
+                self._deliver(report, sent, answer, reply, again=attempt > 1)
             return
 
     async def _send_clear(self, clear: _Clear) -> None:
         number = next(self._numbers)
-        details = json.dumps({"reporter": self._reporter})[1:-1]
+        details = json.dumps({"reporter": self._reporter}, separators=(",", ":"))[1:-1]
         for attempt in range(1, ATTEMPTS + 1):
             known = self._mirror.targets_of(clear.backend, clear.model, clock.now())
             try:
@@ -262,13 +262,13 @@ class Outbox:
             # Whatever it is, it must not end the sending: what is kept would be lost with it.
             logger.error("a call failed in a way that was not foreseen", exc_info=error)
 
-    def _deliver(self, report: Report, sent: WireReport, answer: ReportReply, reply: Reply) -> None:
+    def _deliver(self, report: Report, sent: WireReport, answer: ReportReply, reply: Reply, *, again: bool) -> None:
         self.delivered += 1
         if answer.resume_at_ms:
             # The state that is answered is the one after the whole call: another report of it may have set it.
             wait_ms = sent.wait_ms if answer.cause_id == answer.event_id else None
             limit = SnapshotLimit(report.target, answer.resume_at_ms, answer.cause_id, wait_ms, None)
-            self._changed(self._mirror.learn(reply.epoch, limit, reply.now_ms, reply.received_at))
+            self._changed(self._mirror.learn(reply.epoch, limit, reply.now_ms, reply.received_at, again=again))
         self._release(report)
         self._recorded(report.to_event(self._reporter, sent, answer))
         if report.settled is not None and not report.settled.done():
