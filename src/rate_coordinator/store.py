@@ -281,7 +281,7 @@ class Store:
 
 
 def _names(target: Target) -> str:
-    return json.dumps({"backend": target.backend, "model": target.model})[1:-1]
+    return json.dumps({"backend": target.backend, "model": target.model}, separators=(",", ":"))[1:-1]
 
 
 def _snapshot_limit(encoded: str, resume_at_ms: int, cause: str) -> SnapshotLimit:
