@@ -125,9 +125,12 @@ def verdict(outcome: Outcome) -> list[str]:
         f"{together.calls_refused} with it."
     ]
     if alone.last_heard_ms is not None and together.last_heard_ms is not None:
+        # Two calls that are refused in the same moment are not told of each other in time.
+        told = sum(process.heard_from != process.name for process in together.others)
         said.append(
-            f"Without it, the last process found out {alone.last_heard_ms:.1f} ms after the first 429, by being "
-            f"refused itself; with it, {together.last_heard_ms:.1f} ms after, by being told."
+            f"After the first 429, the last process knew of it in {alone.last_heard_ms:.1f} ms without, in "
+            f"{together.last_heard_ms:.1f} ms with it: {told} of the other {len(together.others)} were told and did "
+            "not have to be refused themselves."
         )
     return said
 
