@@ -119,7 +119,7 @@ class _Examination:
         add(findings.judge_role(info))
         listener = await self._open()
         refused = {**await self._refused_scripts(), **await self._refused_listening(listener)}
-        add(findings.judge_rights(refused, self._keys))
+        add(findings.judge_rights(info, refused, self._keys))
         add(findings.judge_eviction(info))
         add(findings.judge_persistence(info, await self._snapshots(link)))
         if refused:
@@ -129,16 +129,17 @@ class _Examination:
             await self._measure_notices(link, listener)
 
     async def _refused_scripts(self) -> dict[str, str]:
+        refused: dict[str, str] = {}
         try:
-            refused = dict(await self._store.check())
-            await self._store.snapshot()
-            await self._store.events("+", "-", 1)
+            refused.update(await self._store.check())
         except ServerUnsuitable as error:
-            return {"EVALSHA": str(error)}
+            refused["EVALSHA"] = str(error)
         except CoordinatorUnavailable as error:
-            if not isinstance(error.__cause__, ResponseError):
-                raise
-            return {"EVALSHA, EVAL or XREVRANGE": str(error.__cause__)}
+            refused["EVALSHA"] = _words_of_server(error)
+        try:
+            await self._store.events("+", "-", 1)
+        except CoordinatorUnavailable as error:
+            refused["XREVRANGE"] = _words_of_server(error)
         return refused
 
     async def _refused_listening(self, listener: Link) -> dict[str, str]:
@@ -214,3 +215,10 @@ class _Examination:
                 yield
         except TimeoutError as error:
             raise unavailable(self._endpoint.address, error, f"no answer within {seconds:g} s") from error
+
+
+def _words_of_server(error: CoordinatorUnavailable) -> str:
+    """Return what the server answered; a server that did not answer is another matter and raised."""
+    if isinstance(error.__cause__, ResponseError):
+        return str(error.__cause__)
+    raise error

@@ -83,10 +83,11 @@ def judge_role(info: Mapping[str, str]) -> Finding:
     return ok("role", "primary")
 
 
-def judge_rights(refused: Mapping[str, str], keys: Keys) -> Finding:
+def judge_rights(info: Mapping[str, str], refused: Mapping[str, str], keys: Keys) -> Finding:
     """Judge whether everything that is needed may be done.
 
     Args:
+        info: See ``judge_version``.
         refused: Each command that the server refused, with the server's words.
         keys: Of the namespace.
     """
@@ -94,11 +95,17 @@ def judge_rights(refused: Mapping[str, str], keys: Keys) -> Finding:
         return ok("rights", "every command that is used may be used on the namespace's keys and channel")
     # The first word of an error reply is its code: the part of it that is meant for programs.
     codes = {words.lstrip("-").partition(" ")[0] for words in refused.values()}
-    advice = next(
-        (advice for code, advice in _ADVICE_BY_CODE.items() if code in codes),
-        f"Let the user of the URL do this (ACL SETUSER) on the keys ~{keys.prefix}:* and the channel &{keys.notices}.",
-    )
-    return wrong("rights", "refused: " + "; ".join(f"{name} ({words})" for name, words in refused.items()), advice)
+    if judge_role(info).status == "wrong":
+        advice = _TO_THE_PRIMARY
+    else:
+        known = [advice for code, advice in _ADVICE_BY_CODE.items() if code in codes]
+        rights = f"on the keys ~{keys.prefix}:* and the channel &{keys.notices}"
+        advice = known[0] if known else f"Let the user of the URL do this (ACL SETUSER), {rights}."
+    by_words: dict[str, list[str]] = {}
+    for command, words in refused.items():
+        by_words.setdefault(words, []).append(command)
+    summary = "; ".join(f"{', '.join(commands)} ({words})" for words, commands in by_words.items())
+    return wrong("rights", f"refused: {summary}", advice)
 
 
 def judge_eviction(info: Mapping[str, str]) -> Finding:

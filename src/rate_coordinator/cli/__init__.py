@@ -45,11 +45,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not _is_of_extra(error):
             raise
         print(
-            f"rate-coordinator: the command line needs {error.name}: pip install 'rate-coordinator[cli]'",
+            f"rate-coordinator: the command line needs {_package(error)}: pip install 'rate-coordinator[cli]'",
             file=sys.stderr,
         )
         return FAILED
 
 
 def _is_of_extra(error: ModuleNotFoundError) -> bool:
-    return (error.name or "").partition(".")[0] in _EXTRA
+    return _package(error) in _EXTRA
+
+
+def _package(error: ModuleNotFoundError) -> str:
+    return (error.name or "").partition(".")[0]

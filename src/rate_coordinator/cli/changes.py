@@ -49,8 +49,8 @@ def line(change: Change) -> str:
     text = f"{texts.printable(texts.target(limit.backend, limit.model))} {change.kind}"
     if change.kind in ("cleared", "lifted"):
         return text
-    until = f"for {texts.seconds(limit.seconds_remaining)}, until {texts.clock_time(limit.resume_at)}"
-    return f"{text} {until}, {texts.printable(limit.reason)}, by {texts.who(limit)}"
+    until = f"{texts.seconds(limit.seconds_remaining)} left, until {texts.clock_time(limit.resume_at)}"
+    return f"{text}: {until}, {texts.printable(limit.reason)}, by {texts.who(limit)}"
 
 
 def as_fields(change: Change) -> fields.Fields:

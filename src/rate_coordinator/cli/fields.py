@@ -59,14 +59,14 @@ def of_event(event: RateLimitEvent) -> Fields:
 def of_notice(notice: Notice) -> Fields:
     """Return a notice as it stands on the wire, and its times in the form that all commands use."""
     wire: Fields = json.loads(notice.model_dump_json())
+    limits = notice.kind == "limit"
     return {
-        **wire,
-        "target": texts.target(notice.backend, notice.model),
-        "wait_seconds": notice.wait_seconds,
+        "kind": notice.kind,
+        **of_target(notice.backend, notice.model),
         "detected_at": moment(datetime.fromtimestamp(notice.now_ms / 1000, UTC)),
-        "resume_at": moment(datetime.fromtimestamp(notice.resume_at_ms / 1000, UTC))
-        if notice.kind == "limit"
-        else None,
+        "resume_at": moment(datetime.fromtimestamp(notice.resume_at_ms / 1000, UTC)) if limits else None,
+        "wait_seconds": notice.wait_seconds,
+        **wire,
     }
 
 

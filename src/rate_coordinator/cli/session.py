@@ -8,7 +8,7 @@ import signal
 import stat
 import sys
 from collections.abc import Coroutine
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, aclosing, suppress
 from typing import Any
 
 from rate_coordinator import RateLimitCoordinator
@@ -28,6 +28,14 @@ def reader(chosen: Chosen) -> RateLimitCoordinator:
     It must not write: a report or a clear would cut the stream of events to as few.
     """
     return coordinator(chosen, max_events=1)
+
+
+def unstarted(coordinator: RateLimitCoordinator) -> AbstractAsyncContextManager[RateLimitCoordinator]:
+    """Return a context that closes a coordinator but leaves its start to the first use.
+
+    Arguments that cannot be used are refused then before anything is connected, whether or not Redis is there.
+    """
+    return aclosing(coordinator)
 
 
 def run(job: Coroutine[Any, Any, int], *, endless: bool = False) -> int:

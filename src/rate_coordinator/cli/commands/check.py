@@ -9,7 +9,7 @@ import typer
 from rate_coordinator.cli import fields
 from rate_coordinator.cli.options import Backend, Chosen, Json, Model, Namespace, Url, chosen
 from rate_coordinator.cli.output import say, say_json
-from rate_coordinator.cli.session import reader, run
+from rate_coordinator.cli.session import reader, run, unstarted
 
 LIMITED = 75
 """Exit code for a backend that is limited: EX_TEMPFAIL of sysexits.h, "try again later"."""
@@ -31,7 +31,7 @@ def check(
 
 
 async def _check(chosen: Chosen, backend: str, model: str | None) -> int:
-    async with reader(chosen) as coordinator:
+    async with unstarted(reader(chosen)) as coordinator:
         limited, remaining = await coordinator.is_rate_limited(backend, model)
     if chosen.as_json:
         say_json({**fields.of_target(backend, model), "limited": limited, "seconds_remaining": remaining})

@@ -10,7 +10,7 @@ import typer
 from rate_coordinator.cli import FAILED, fields, texts
 from rate_coordinator.cli.options import Chosen, Json, Model, Namespace, Url, chosen
 from rate_coordinator.cli.output import complain, is_terminal, say, say_json
-from rate_coordinator.cli.session import coordinator, reader, run
+from rate_coordinator.cli.session import coordinator, reader, run, unstarted
 
 MOST_SHOWN = 10
 """How many targets are named before asking."""
@@ -19,7 +19,7 @@ MOST_SHOWN = 10
 def clear(
     context: typer.Context,
     backend: Annotated[
-        str | None, typer.Argument(metavar="[BACKEND]", help="Lift its limits and those of its models; all without it.")
+        str | None, typer.Argument(metavar="BACKEND", help="Lift its limits and those of its models; all without it.")
     ] = None,
     model: Model = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Lift all limits without asking.")] = False,
@@ -39,7 +39,7 @@ def clear(
 
 
 async def _clear(chosen: Chosen, backend: str | None, model: str | None) -> int:
-    async with coordinator(chosen) as clearer:
+    async with unstarted(coordinator(chosen)) as clearer:
         cleared = await clearer.clear_limits(backend, model=model)
     if chosen.as_json:
         say_json({**fields.of_target(backend, model), "cleared": cleared})

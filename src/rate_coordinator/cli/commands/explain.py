@@ -11,7 +11,7 @@ from rate_coordinator import Explanation, RateLimitEvent
 from rate_coordinator.cli import fields, texts
 from rate_coordinator.cli.options import Backend, Chosen, Json, Model, Namespace, Url, chosen
 from rate_coordinator.cli.output import say, say_json
-from rate_coordinator.cli.session import reader, run
+from rate_coordinator.cli.session import reader, run, unstarted
 
 
 def explain(
@@ -34,7 +34,7 @@ def explain(
 
 
 async def _explain(chosen: Chosen, backend: str, model: str | None, count: int) -> int:
-    async with reader(chosen) as coordinator:
+    async with unstarted(reader(chosen)) as coordinator:
         explanation = await coordinator.explain(backend, model)
     since, before = _since_and_before(explanation, count)
     if chosen.as_json:
@@ -82,7 +82,7 @@ def _lines(explanation: Explanation, since: Sequence[RateLimitEvent], before: Se
             if explanation.cause
             else ["  its report is no longer recorded"]
         )
-    for heading, events in (("since then:", since), ("before that:", before)):
+    for heading, events in (("since then:", since), ("before that:" if explanation.cause else "earlier:", before)):
         if events:
             lines += [heading, *(f"  {texts.event_line(event)}" for event in events)]
     return lines

@@ -10,14 +10,14 @@ from rate_coordinator import MAX_WAIT_SECONDS, CoordinatorUnavailable, Reason, R
 from rate_coordinator.cli import fields, texts
 from rate_coordinator.cli.options import Backend, Chosen, Json, Model, Namespace, Url, chosen
 from rate_coordinator.cli.output import say, say_json
-from rate_coordinator.cli.session import coordinator, run
+from rate_coordinator.cli.session import coordinator, run, unstarted
 from rate_coordinator.cli.values import read_seconds
 
 
 def report(
     context: typer.Context,
     backend: Backend,
-    wait: Annotated[
+    seconds: Annotated[
         str, typer.Argument(metavar="SECONDS", help="How long to leave it alone: 30, 1.5, 10m, 2h.", show_default=False)
     ],
     model: Model = None,
@@ -37,7 +37,7 @@ def report(
 
     No process of the namespace calls it for SECONDS. A limit is only ever extended by this.
     """
-    wait_seconds, cap = read_seconds("SECONDS", wait), read_seconds("--max-wait", max_wait)
+    wait_seconds, cap = read_seconds("SECONDS", seconds), read_seconds("--max-wait", max_wait)
     return run(
         _report(
             chosen(context, url, namespace, as_json),
@@ -62,7 +62,7 @@ async def _report(
     sheet: int | None,
     reason: Reason,
 ) -> int:
-    async with coordinator(chosen, max_wait_seconds=cap) as reporter:
+    async with unstarted(coordinator(chosen, max_wait_seconds=cap)) as reporter:
         result = await reporter.report_rate_limit(backend, wait_seconds, job_id, sheet, model=model, reason=reason)
         if not result.delivered:
             raise CoordinatorUnavailable(f"{reporter.health.last_error}; it is not known whether the report arrived")

@@ -15,7 +15,7 @@ from rate_coordinator.cli.commands.check import LIMITED
 from rate_coordinator.cli.countdown import Countdown
 from rate_coordinator.cli.options import Backend, Chosen, Json, Model, Namespace, Url, chosen
 from rate_coordinator.cli.output import complain, is_terminal, say_json
-from rate_coordinator.cli.session import reader, run
+from rate_coordinator.cli.session import reader, run, unstarted
 from rate_coordinator.cli.values import read_seconds
 
 
@@ -43,7 +43,7 @@ def wait(
 async def _wait(chosen: Chosen, backend: str, model: str | None, timeout: float | None) -> int:
     target = texts.printable(texts.target(backend, model))
     began = time.monotonic()
-    async with reader(chosen) as coordinator:
+    async with unstarted(reader(chosen)) as coordinator:
         countdown = asyncio.create_task(_count_down(coordinator, backend, model))
         try:
             waited, remaining = await coordinator.wait_until_clear(backend, model, timeout), 0.0
