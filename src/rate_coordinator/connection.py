@@ -27,9 +27,18 @@ _FAILURES = (RedisError, OSError, TimeoutError, EOFError)
 
 
 def describe(url: str) -> str:
-    """Return a URL as it may be shown: without user, password and options."""
-    # Up to the last "@", wherever it stands: a password that was not percent-encoded may hold any character.
-    return re.sub(r"^([^:/@]*://).*@", r"\1***@", url, flags=re.DOTALL).partition("?")[0]
+    """Return a URL as it may be shown: without user, password and options.
+
+    A URL that was not written as it should be is shown only as far as no part of it can be a password: one that was
+    not percent-encoded may hold any character, and the host may have been forgotten.
+    """
+    scheme = match[0] if (match := re.match(r"[^:/@]*://", url)) else ""
+    credentials, at, place = url.removeprefix(scheme).rpartition("@")
+    place = place.partition("?")[0]
+    host = re.split(r"[/#]", place, maxsplit=1)[0]
+    if "?" in credentials or not re.fullmatch(r"(\[[^\]]*\]|[^:]*)(:\d*)?", host):
+        return f"{scheme}***"
+    return f"{scheme}***@{place}" if at else f"{scheme}{place}"
 
 
 class Link:
