@@ -47,8 +47,13 @@ FIRST_ID = EntryId(0, 0)
 """Comes before every entry of a stream."""
 
 
+LATEST_MS = 253_402_300_799_999
+"""The last millisecond that a ``datetime`` can tell. What claims to be later is nonsense."""
+
+
 def _check_entry_id(text: str) -> str:
-    EntryId.parse(text)
+    if EntryId.parse(text).ms > LATEST_MS:
+        raise ValueError(f"{text} is later than any time")
     return text
 
 
@@ -96,11 +101,11 @@ class Notice(ReportDetails):
     """ID of the notice before this one, ``"0-0"`` for the first. One that was not seen has been missed."""
     backend: Name
     model: Name | None = None
-    now_ms: int = Field(ge=0)
+    now_ms: int = Field(ge=0, le=LATEST_MS)
     """The Redis server's clock when the notice was published, in milliseconds since 1970."""
-    resume_at_ms: int = Field(default=0, ge=0)
+    resume_at_ms: int = Field(default=0, ge=0, le=LATEST_MS)
     """When the limit lifts, on the same clock; 0 in a clear."""
-    wait_ms: int = Field(default=0, ge=0)
+    wait_ms: int = Field(default=0, ge=0, le=LATEST_MS)
     """The wait that was stored."""
     recovered: bool = False
     """True when this process missed the broadcast and learned of the change from a snapshot."""
