@@ -262,7 +262,7 @@ class Mirror:
         self.epoch = snapshot.epoch
         self._covered, self._covered_ms = snapshot.notice_id, snapshot.now_ms
         self._newest = max(self._newest, snapshot.notice_id)
-        if self._missed_at is not None and self._missed_at <= sent_at:
+        if self._missed_at is not None and self._missed_at < sent_at:
             # What was missed had been published, so that a snapshot asked for later contains it.
             self._missed_at = None
         return changed | self._apply_early(sent_at) | self._place(sent_at)
