@@ -186,8 +186,22 @@ def test_a_gap_that_was_found_after_a_snapshot_was_asked_for_needs_another(redis
     process.mirror.replace(snapshot, asked_at, redis.now)
 
     assert process.mirror.stale
+    redis.time_ms += 1
     process.synchronise()
     assert not process.mirror.stale
+
+
+def test_a_gap_that_was_found_in_the_instant_in_which_a_snapshot_was_asked_for_needs_another(
+    redis: ModelRedis, process: Process
+) -> None:
+    snapshot = redis.snapshot()
+    redis.report(OPENAI, 1_000)
+    redis.report(OPUS, 1_000)
+    process.hear(redis.published[-1])
+
+    process.mirror.replace(snapshot, redis.now, redis.now)
+
+    assert process.mirror.stale
 
 
 def test_before_the_first_snapshot_a_mirror_is_stale_and_keeps_what_it_hears(redis: ModelRedis) -> None:
