@@ -79,8 +79,8 @@ class Script:
         for position, token in enumerate(tokens):
             if token in ("function", "for"):
                 # Parameters and loop variables get what cannot be told.
-                last = tokens.index(")" if token == "function" else "do", position)
-                yield from ((name, ("?",)) for name in tokens[position + 1 : last] if name not in ("KEYS", "ARGV"))
+                last = min(tokens.index(end, position) for end in (")", "in", "=") if end in tokens[position:])
+                yield from ((name, ("?",)) for name in tokens[position + 1 : last])
             if token != "=":
                 continue
             names = [tokens[position - 1]]
