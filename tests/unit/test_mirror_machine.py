@@ -243,4 +243,4 @@ class MirrorMachine(RuleBasedStateMachine):
 
 
 TestMirror = MirrorMachine.TestCase
-TestMirror.settings = settings(max_examples=400, stateful_step_count=50, deadline=None)
+TestMirror.settings = settings(max_examples=4 * settings().max_examples, stateful_step_count=50)
