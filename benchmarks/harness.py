@@ -102,8 +102,8 @@ def show(figures: Sequence[Figure], *, markdown: bool) -> str:
             _number(figure.ours),
             _number(figure.baseline),
             figure.unit,
-            f"{figure.overall:.2f}",
-            f"{min(figure.ratios):.2f}–{max(figure.ratios):.2f}",  # noqa: RUF001
+            _ratio(figure.overall),
+            f"{_ratio(min(figure.ratios))} to {_ratio(max(figure.ratios))}" if len(figure.ratios) > 1 else "",
             "" if figure.goal is None else f"≤ {figure.goal:g} {'met' if figure.overall <= figure.goal else 'MISSED'}",
         )
         for figure in figures
@@ -231,6 +231,10 @@ def monotonic_ns() -> int:
 
 def _run_child(options: Options, main: ChildMain, pipe: Connection, arguments: tuple[Any, ...]) -> None:
     run(options, lambda: main(options, pipe, *arguments))
+
+
+def _ratio(value: float) -> str:
+    return f"{value:.2f}" if value >= 0.01 else f"{value:.1g}"
 
 
 def _number(value: float) -> str:
