@@ -3,7 +3,8 @@
 -- All of it happens in one step, and once: a call that is sent again, because its reply was lost, changes nothing and
 -- gets the reply of the first time.
 --
--- KEYS  1 order               hash    epoch, notice (ID of the last one), run_id of the server that made the epoch
+-- KEYS  1 order               hash    epoch, notice (ID of the last one), run_id of the server that made the epoch,
+--                                     expires_at (of index and causes, in ms of the server's clock)
 --       2 active              zset    target -> resume time
 --       3 causes              hash    target -> "<event ID>|<wait in ms>|<JSON>" of the event that set the resume time
 --       4 events              stream  every report and every clear
@@ -25,6 +26,7 @@
 local FIRST_REPORT = 7
 local ARGUMENTS_PER_REPORT = 4
 local EXPIRED_PER_CALL = 100
+local EXPIRY_SLACK_MS = 60 * 1000
 
 local order_key, active_key, causes_key, events_key, applied_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local call_number, new_epoch, run_id = tonumber(ARGV[1]), ARGV[2], ARGV[3]
@@ -61,8 +63,9 @@ if #expired > 0 then
 end
 
 -- IDs repeat or go back after a flush, a deleted stream or a promoted replica; then a new epoch begins.
-local order = redis.call('HMGET', order_key, 'epoch', 'notice', 'run_id')
+local order = redis.call('HMGET', order_key, 'epoch', 'notice', 'run_id', 'expires_at')
 local epoch, previous_id, known_run_id = order[1], order[2] or '0-0', order[3] or ''
+local expires_at = tonumber(order[4] or 0) or 0
 local moved = run_id ~= '' and known_run_id ~= '' and run_id ~= known_run_id
 local stream_lost = previous_id ~= '0-0' and redis.call('EXISTS', events_key) == 0
 if not epoch or moved or stream_lost then
@@ -80,8 +83,12 @@ for first = FIRST_REPORT, last_report, ARGUMENTS_PER_REPORT do
 
   local state = states[target]
   if not state then
-    local in_key = tonumber(redis.call('GET', limit_key) or 0) or 0
     local in_index = tonumber(redis.call('ZSCORE', active_key, target) or 0)
+    -- The two are written together: the key is asked only where the index may have been evicted.
+    local in_key = in_index
+    if in_index <= now_ms then
+      in_key = tonumber(redis.call('GET', limit_key) or 0) or 0
+    end
     local cause = redis.call('HGET', causes_key, target)
     local cause_id, cause_wait_ms = '', nil
     if cause then
@@ -142,10 +149,13 @@ if latest_ms > 0 then
       state.stale = false
     end
   end
-  redis.call('HSET', order_key, 'notice', previous_id)
-  local last = redis.call('ZREVRANGE', active_key, 0, 0, 'WITHSCORES')
-  redis.call('PEXPIREAT', active_key, last[2])
-  redis.call('PEXPIREAT', causes_key, last[2])
+  -- Later than need be, so that it is not set anew with each report.
+  if latest_ms > expires_at then
+    expires_at = latest_ms + EXPIRY_SLACK_MS
+    redis.call('PEXPIREAT', active_key, integer(expires_at))
+    redis.call('PEXPIREAT', causes_key, integer(expires_at))
+  end
+  redis.call('HSET', order_key, 'notice', previous_id, 'expires_at', integer(expires_at))
 end
 
 local parts = {}

@@ -17,6 +17,8 @@ from rate_coordinator.waits import read_wait
 LONGEST_JOB_ID = 1024
 """Characters of a job ID: a notice has to stay small."""
 
+_REASONS = frozenset(get_args(Reason))
+
 Item = str | tuple[str, str | None]
 """A backend, or a backend and one of its models."""
 
@@ -100,7 +102,7 @@ def read_items(backends: object) -> list[Target]:
 
 
 def _is_reason(reason: object) -> TypeGuard[Reason]:
-    return reason in get_args(Reason)
+    return isinstance(reason, str) and reason in _REASONS
 
 
 def _age_ms(sent_at: object) -> int | None:

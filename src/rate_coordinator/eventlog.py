@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 
-from rate_coordinator.models import EntryId, RateLimitEvent
+from rate_coordinator.models import EntryId, Notice, RateLimitEvent
 
 RECENT_SECONDS = 3600.0
 """How far back ``recent_events`` reaches."""
@@ -20,11 +20,11 @@ class EventLog:
     def __init__(self, size: int) -> None:
         self._size = size
         self._ids: list[EntryId] = []
-        self._events: list[RateLimitEvent] = []
+        self._events: list[RateLimitEvent | Notice] = []
 
-    def add(self, event: RateLimitEvent) -> None:
-        """Take in a report; anything else and what is known is passed over."""
-        if event.kind != "report":
+    def add(self, event: RateLimitEvent | Notice) -> None:
+        """Take in a report, or the notice that tells of one; anything else and what is known is passed over."""
+        if event.kind == "clear":
             return
         entry_id = EntryId.parse(event.id)
         # Nearly always the newest, so that this is an append.
@@ -40,7 +40,15 @@ class EventLog:
     def recent(self, now_ms: int | None) -> list[RateLimitEvent]:
         """Return the reports of the last hour before a moment of the server's clock, newest first."""
         oldest = 0 if now_ms is None else bisect_left(self._ids, EntryId(now_ms - int(RECENT_SECONDS * 1000), 0))
-        return self._events[max(oldest, len(self._events) - self._size) :][::-1]
+        wanted = range(max(oldest, len(self._events) - self._size), len(self._events))
+        return [self._event(place) for place in reversed(wanted)]
+
+    def _event(self, place: int) -> RateLimitEvent:
+        event = self._events[place]
+        if isinstance(event, Notice):
+            # Made only when somebody looks: those who wait for a notice should not have to wait for this.
+            event = self._events[place] = RateLimitEvent.of_notice(event)
+        return event
 
     def prune(self, now_ms: int) -> None:
         """Forget what is older than the last hour."""

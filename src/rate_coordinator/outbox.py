@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
-import json
 import logging
 import random
 from collections import deque
@@ -21,7 +20,7 @@ from rate_coordinator.backoff import Backoff
 from rate_coordinator.errors import CoordinatorUnavailable
 from rate_coordinator.mirror import Mirror, SnapshotLimit
 from rate_coordinator.models import RateLimitEvent, ReportResult
-from rate_coordinator.reports import Report
+from rate_coordinator.reports import Report, compact_json
 from rate_coordinator.store import Reply, ReportReply, Store, WireReport
 from rate_coordinator.targets import Target
 
@@ -237,7 +236,7 @@ class Outbox:
 
     async def _send_clear(self, clear: _Clear) -> None:
         number = next(self._numbers)
-        details = json.dumps({"reporter": self._reporter}, separators=(",", ":"))[1:-1]
+        details = compact_json({"reporter": self._reporter})[1:-1]
         for attempt in range(1, ATTEMPTS + 1):
             known = self._mirror.targets_of(clear.backend, clear.model, clock.now())
             try:

@@ -60,8 +60,7 @@ class Synchroniser:
         self._waiters.changed(changed)
         if not told:
             self._hub.publish(notice)
-        if notice.kind == "limit":
-            self._log.add(RateLimitEvent.of_notice(notice))
+        self._log.add(notice)
         # How much of the wait is left is not known where the notice was on its way for long, as after a suspension.
         return self._mirror.stale or self._mirror.clock.contradicted_by(notice.now_ms, received_at)
 

@@ -59,6 +59,8 @@ def to_ms(seconds: float) -> int:
 
 
 def _as_float(value: object) -> float:
+    if type(value) is float:
+        return value
     if isinstance(value, (bool, str, bytes, bytearray)) or not isinstance(value, SupportsFloat):
         raise ValueError(f"wait_seconds must be a number of seconds, not {type(value).__name__} {value!r:.80}")
     try:
