@@ -31,7 +31,7 @@ from redis.exceptions import AuthenticationError, RedisError
 from redis.retry import Retry
 
 from tests.servers import running, servers
-from tools.find_redis import WHEEL_SERVER, Server
+from tools.find_redis import WHEELS, Server
 
 ROOT = Path(__file__).parents[1]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
@@ -172,7 +172,8 @@ def _free_port() -> int:
 def _environment(programs: Path, server: Server) -> dict[str, str]:
     """Return an environment in which ``redis-server`` and ``redis-cli`` are what an image would have."""
     beside = [Path(server.path).parent, Path(server.path).resolve().parent]
-    places = [*beside, *map(Path, os.get_exec_path()), WHEEL_SERVER.parent]
+    in_wheels = [program.parent for wheel in WHEELS if (program := wheel.program())]
+    places = [*beside, *map(Path, os.get_exec_path()), *in_wheels]
     clients = [place / name for place in places for name in ("redis-cli", "valkey-cli")]
     client = next((path for path in clients if path.is_file()), None)
     assert client is not None, "no redis-cli beside the server, on PATH, or in the fetched wheel"
