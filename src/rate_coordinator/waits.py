@@ -54,7 +54,7 @@ def read_wait(wait_seconds: object, cap_seconds: float) -> Wait:
 
 def to_ms(seconds: float) -> int:
     """Return finite seconds as whole milliseconds, rounded up."""
-    # 0.29 * 1000 is 290.00000000000006: the representation's error must not cost a whole millisecond.
+    # 2.007 * 1000 is 2007.0000000000002: the representation's error must not cost a whole millisecond.
     return math.ceil(round(seconds * 1000, 6))
 
 
