@@ -42,6 +42,13 @@ def test_a_password_among_the_options_is_never_shown(url: str, password: str, qu
     check_hidden(f"{url}?password={quote(password, safe='') if quoted else password}")
 
 
+@pytest.mark.parametrize("user", ["", "user"])
+@pytest.mark.parametrize("scheme", ["redis://", "rediss://", "unix://", ""])
+@pytest.mark.parametrize("end", ["", "/0", "?db=0", "#part"])
+def test_a_password_whose_host_was_forgotten_is_never_shown(scheme: str, user: str, end: str) -> None:
+    check_hidden(f"{scheme}{user}:{START}{END}{end}")
+
+
 def check_hidden(url: str) -> None:
     shown = [describe(url)]
     try:

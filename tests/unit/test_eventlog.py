@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from rate_coordinator.clock import server_time
 from rate_coordinator.eventlog import RECENT_SECONDS, EventLog
-from rate_coordinator.models import EntryId, RateLimitEvent
+from rate_coordinator.models import EntryId, Notice, RateLimitEvent
 
 HOUR_MS = int(RECENT_SECONDS * 1000)
 ids = st.builds(EntryId, st.integers(HOUR_MS, HOUR_MS + 50), st.integers(0, 3))
@@ -73,6 +73,34 @@ def test_clears_are_no_reports() -> None:
     log = EventLog(10)
     log.add(report(EntryId(1, 0), kind="clear"))
     assert log.recent(None) == []
+
+
+def test_a_notice_of_a_limit_tells_of_its_report_and_one_of_a_clear_of_none() -> None:
+    heard = Notice(
+        kind="limit",
+        epoch="epoch",
+        id="5-0",
+        previous_id="4-0",
+        backend="openai",
+        model="gpt",
+        now_ms=5,
+        resume_at_ms=2_005,
+        wait_ms=2_000,
+        job_id="job",
+        reporter="host:1",
+    )
+    log = EventLog(10)
+
+    log.add(heard)
+    log.add(heard)
+    log.add(heard.model_copy(update={"id": "6-0", "kind": "clear"}))
+    log.add(report(EntryId(5, 0), reporter="second"))
+
+    (event,) = log.recent(None)
+    assert (event.backend_type, event.model, event.id, event.kind) == ("openai", "gpt", "5-0", "report")
+    assert (event.suggested_wait_seconds, event.job_id, event.reporter) == (2.0, "job", "host:1")
+    assert (event.detected_at, event.resume_at) == (server_time(5), server_time(2_005))
+    assert log.recent(None) == [event]
 
 
 def test_the_first_telling_of_an_event_stays() -> None:

@@ -220,6 +220,24 @@ async def test_a_callback_may_cancel_itself_and_add_another(hub: NoticeHub) -> N
     assert seen == [("once", 1), ("then", 2)]
 
 
+async def test_an_async_callback_that_cancels_itself_runs_to_its_end(hub: NoticeHub) -> None:
+    """P30: it is not cut off in the middle."""
+    seen: list[int] = []
+
+    async def last(received: Notice) -> None:
+        handle.cancel()
+        await asyncio.sleep(0)
+        seen.append(int(received.backend))
+
+    handle = hub.add(last)
+    hub.publish(notice(1))
+    hub.publish(notice(2))
+    assert handle.task is not None
+    await asyncio.wait([handle.task])
+
+    assert seen == [1]
+
+
 async def test_callbacks_that_were_added_before_the_start_are_called_after_it() -> None:
     hub = NoticeHub(4)
     seen: list[Notice] = []

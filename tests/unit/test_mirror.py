@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rate_coordinator.mirror import EARLY_NOTICES, TRACKED_NAMES, Mirror, Snapshot, SnapshotLimit
@@ -280,6 +280,7 @@ def test_a_snapshot_of_before_the_one_that_is_known_is_passed_over(redis: ModelR
     redis.report(OPUS, 1_000)
     older = redis.snapshot()
     redis.report(OPENAI, 1_000)
+    redis.clear(OPUS)
     process.synchronise()
 
     assert process.mirror.replace(older, redis.now, redis.now) == set()
@@ -529,6 +530,53 @@ def test_another_epoch_forgets_the_old_order(redis: ModelRedis, process: Process
     assert not process.mirror.stale
 
 
+def test_another_epoch_has_its_own_gaps_and_clears(redis: ModelRedis, process: Process) -> None:
+    redis.report(OPENAI, 60_000)
+    redis.clear(OPENAI)
+    process.hear(*redis.published)
+    redis.flush()
+    redis.offset_ms -= 5_000
+    redis.report(OPENAI, 1_000)
+    process.synchronise()
+
+    redis.report(OPENAI, 2_000)
+    process.hear(redis.published[-1])
+    assert process.resume_times() == resume_times(redis)
+    assert not process.mirror.stale
+
+    redis.report(OPUS, 1_000)
+    redis.report(OPENAI, 3_000)
+    process.hear(redis.published[-1])
+    assert process.mirror.stale, "the one before was not heard"
+
+
+def test_a_notice_of_an_epoch_that_began_after_a_snapshot_is_not_forgotten_with_it(
+    redis: ModelRedis, process: Process
+) -> None:
+    asked_at = redis.now
+    snapshot = redis.snapshot()
+    redis.time_ms += 1
+    redis.flush()
+    redis.report(OPENAI, 1_000)
+    process.hear(*redis.published)
+
+    process.mirror.replace(snapshot, asked_at, redis.now)
+
+    assert process.mirror.stale
+    redis.time_ms += 1
+    process.synchronise()
+    assert process.resume_times() == resume_times(redis) != {}
+    assert not process.mirror.stale
+
+
+def test_a_clear_of_another_epoch_is_left_to_the_snapshot(redis: ModelRedis, process: Process) -> None:
+    redis.report(OPENAI, 60_000)
+    process.hear(*redis.published)
+
+    assert process.mirror.learn_clear("another epoch", OPENAI, EntryId(2**50, 0)) == set()
+    assert process.resume_times() == resume_times(redis) != {}
+
+
 def test_a_late_notice_of_an_epoch_that_is_over_changes_nothing(redis: ModelRedis, process: Process) -> None:
     redis.report(OPENAI, 60_000)
     redis.flush()
@@ -578,7 +626,7 @@ def test_a_reply_of_an_unknown_epoch_outlives_a_snapshot_of_that_epoch_from_befo
 # A server's clock that is stepped.
 
 
-steps_ms = st.one_of(st.integers(5_000, 10_000_000), st.integers(-10_000_000, -5_000))
+steps_ms = st.one_of(st.integers(5_000, 50_000), st.integers(5_000, 10_000_000), st.integers(-10_000_000, -5_000))
 
 
 @given(
@@ -587,6 +635,7 @@ steps_ms = st.one_of(st.integers(5_000, 10_000_000), st.integers(-10_000_000, -5
     what=st.lists(st.sampled_from(["snapshot", "doubled", "own short report", "drop", "wait"]), max_size=6),
     delay_ms=st.integers(0, 200),
 )
+@example(wait_ms=600_000, step_ms=5_000, what=["own short report"], delay_ms=0)
 def test_a_stepped_server_clock_neither_shortens_nor_prolongs_a_limit_that_is_known(
     wait_ms: int, step_ms: int, what: list[str], delay_ms: int
 ) -> None:

@@ -30,6 +30,7 @@ class MirrorMachine(RuleBasedStateMachine):
         self.answer: tuple[Snapshot, int] | None = None
         self.longest_delay = 0.0
         self.covered = FIRST_ID
+        self.newest_epoch_heard = self.synchronised_epoch = 0
         self.newest_known: dict[Target, EntryId] = {}
         self.known_epoch: str | None = None
         for target in TARGETS:
@@ -143,6 +144,7 @@ class MirrorMachine(RuleBasedStateMachine):
         self.asked_at_ms = None
         self._in_epoch(snapshot.epoch)
         self.covered = snapshot.notice_id
+        self.synchronised_epoch = max(self.synchronised_epoch, self.redis.number_of(snapshot.epoch))
         for target in set(TARGETS) - {limit.target for limit in snapshot.limits}:
             self._knows(target, snapshot.notice_id)
 
@@ -211,6 +213,8 @@ class MirrorMachine(RuleBasedStateMachine):
 
     @invariant()
     def it_knows_when_it_has_missed_something(self) -> None:
+        if self.newest_epoch_heard > self.synchronised_epoch:
+            assert self.mirror.stale
         if self.mirror.stale:
             return
         heard = [EntryId.parse(i) for epoch, i in self.heard if epoch == self.mirror.epoch]
@@ -234,6 +238,7 @@ class MirrorMachine(RuleBasedStateMachine):
     def _hear(self, notice: Notice) -> None:
         self._late(notice.now_ms - self.redis.offset_ms)
         self.heard.add((notice.epoch, notice.id))
+        self.newest_epoch_heard = max(self.newest_epoch_heard, self.redis.number_of(notice.epoch))
         self.mirror.apply(notice, self.redis.now)
         if notice.kind == "clear" and notice.epoch == self.known_epoch:
             self._knows(notice.target, EntryId.parse(notice.id))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from itertools import permutations
+from uuid import uuid4
 
 import pytest
 
-from rate_coordinator import RateLimitCoordinator
+from rate_coordinator import CoordinatorUnavailable, RateLimitCoordinator
+from rate_coordinator.store import Reply, ReportReply, Store, WireReport
 
 
 @pytest.mark.parametrize("waits", [*permutations([10.0, 20.0, 5.0])])
@@ -23,3 +25,32 @@ async def test_the_longest_of_the_reports_of_one_call_counts_for_their_reporter(
     assert {result.seconds_remaining for result in results} == {20.0}
     assert limited
     assert 19.0 < seconds <= 20.0
+
+
+async def test_a_reply_that_comes_again_does_not_bring_back_what_was_cleared_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    url = f"memory://{uuid4()}"
+    attempts = 0
+    report = Store.report
+    async with RateLimitCoordinator.from_url(url) as reporter, RateLimitCoordinator.from_url(url) as operator:
+
+        async def lose_the_first_reply(
+            store: Store, number: int, reports: list[WireReport]
+        ) -> tuple[Reply, list[ReportReply]]:
+            nonlocal attempts
+            attempts += 1
+            reply = await report(store, number, reports)
+            if attempts == 1:
+                assert await operator.clear_limits("openai") == 1
+                await reporter.refresh()
+                raise CoordinatorUnavailable("the reply is lost")
+            return reply
+
+        monkeypatch.setattr(Store, "report", lose_the_first_reply)
+        result = await reporter.report_rate_limit("openai", 30.0)
+
+        assert result.delivered
+        assert attempts == 2
+        assert [event.kind for event in await reporter.events()] == ["clear", "report"], "it was applied once"
+        assert await reporter.is_rate_limited("openai") == (False, 0.0)

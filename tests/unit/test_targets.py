@@ -30,6 +30,7 @@ def test_two_targets_never_share_a_key(one: Target, other: Target) -> None:
 
 
 @given(targets, names)
+@example(Target("a/b", "c/d"), "e/f")
 def test_no_name_breaks_the_hash_tag_of_its_namespace(target: Target, namespace: str) -> None:
     keys = Keys(namespace)
 

@@ -141,7 +141,7 @@ def test_what_is_no_notice_is_unreadable(message: bytes) -> None:
 
 
 def test_what_is_too_large_is_not_even_read() -> None:
-    with pytest.raises(Unreadable, match=str(LARGEST_MESSAGE + 1)):
+    with pytest.raises(Unreadable, match=f"^{LARGEST_MESSAGE + 1} bytes are more"):
         read_notice(b" " * (LARGEST_MESSAGE + 1))
 
 
