@@ -12,7 +12,7 @@ What a mirror hears may be late, doubled, out of order or missing. It converges 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeVar
 
 from rate_coordinator.clock import ServerClock
@@ -349,6 +349,8 @@ class Mirror:
         told_again = known is not None and known.id == told.id and known.resume_at_ms == told.resume_at_ms
         # Told again: either time on the way only made it look later, or the server's clock was stepped since.
         if told_again and known and (known.generation != self.clock.generation or known.deadline <= deadline):
+            if known.details is None and told.details is not None:
+                self._limits[told.target] = replace(known, wait_ms=told.wait_ms, details=told.details)
             return set()
         details = told.details or (known.details if known and known.id == told.id else None)
         self._limits[told.target] = Limit(

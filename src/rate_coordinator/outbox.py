@@ -265,8 +265,9 @@ class Outbox:
         self.delivered += 1
         if answer.resume_at_ms:
             # The state that is answered is the one after the whole call: another report of it may have set it.
-            wait_ms = sent.wait_ms if answer.cause_id == answer.event_id else None
-            limit = SnapshotLimit(report.target, answer.resume_at_ms, answer.cause_id, wait_ms, None)
+            own = answer.cause_id == answer.event_id
+            wait_ms, details = (sent.wait_ms, report.details(self._reporter, sent)) if own else (None, None)
+            limit = SnapshotLimit(report.target, answer.resume_at_ms, answer.cause_id, wait_ms, details)
             self._changed(self._mirror.learn(reply.epoch, limit, reply.now_ms, reply.received_at, again=again))
         self._release(report)
         self._recorded(report.to_event(self._reporter, sent, answer))

@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass
 
 from rate_coordinator import clock
-from rate_coordinator.models import RateLimitEvent, Reason, ReportResult
+from rate_coordinator.models import RateLimitEvent, Reason, ReportDetails, ReportResult
 from rate_coordinator.store import Reply, ReportReply, WireReport
 from rate_coordinator.targets import Target
 from rate_coordinator.waits import Wait
@@ -68,14 +68,20 @@ class Report:
             model=self.target.model,
             detected_at=clock.server_time(answer.event_id.ms),
             suggested_wait_seconds=sent.wait_ms / 1000,
+            id=str(answer.event_id),
+            extended=answer.extended,
+            resume_at=clock.server_time(answer.event_resume_at_ms) if answer.event_resume_at_ms else None,
+            **self.details(reporter, sent).shared(),
+        )
+
+    def details(self, reporter: str, sent: WireReport) -> ReportDetails:
+        """Return what is told of it in events and notices."""
+        return ReportDetails(
             job_id=self.job_id,
             sheet_num=self.sheet_num,
-            id=str(answer.event_id),
             reason=self.reason,
             asked_wait_seconds=self.wait.asked_seconds,
             clamped=self.wait.clamped,
-            extended=answer.extended,
-            resume_at=clock.server_time(answer.event_resume_at_ms) if answer.event_resume_at_ms else None,
             late_ms=sent.late_ms,
             call_age_ms=self.call_age_ms,
             reporter=reporter,

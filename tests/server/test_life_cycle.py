@@ -238,7 +238,7 @@ def test_a_wrong_url_is_refused_when_it_is_given(url: Any) -> None:
 
 def test_a_wrong_url_is_shown_without_its_password() -> None:
     for url in (f"http://u:{QUOTED}@host", f"redis://:{QUOTED}@host:port", "redis://:s3cret@host/x?password=s3cret"):
-        with pytest.raises(ValueError, match="host") as caught:
+        with pytest.raises(ValueError, match="URL") as caught:
             RateLimitCoordinator.from_url(url)
         assert "s3cret" not in str(caught.value)
         assert caught.value.__cause__ is None

@@ -454,3 +454,14 @@ async def test_two_namespaces_do_not_see_each_other(place: Place, make: Make) ->
     assert two.active_limits == {}
     assert await two.clear_limits() == 0
     assert (await one.is_rate_limited("openai"))[0]
+
+
+async def test_a_limit_tells_who_set_it_in_every_process_from_the_moment_it_is_known(place: Place, make: Make) -> None:
+    """P54: in the reporter's own too."""
+    one, two = await make(reporter="one"), await make(reporter="two")
+    await one.report_rate_limit("claude", 10.0, "job", 3, model="opus", reason="quota")
+    await eventually(lambda: two.limits)
+    for coordinator in (one, two):
+        (limit,) = coordinator.limits
+        assert (limit.reporter, limit.job_id, limit.sheet_num, limit.reason) == ("one", "job", 3, "quota")
+        assert limit.delivered

@@ -42,9 +42,8 @@ async def attempt(told: WorkerJob, coordinator: RateLimitCoordinator, number: in
     """Call the upstream once, as soon as that makes sense; return whether it accepted the call."""
     limited, seconds = await coordinator.is_rate_limited(BACKEND)
     if limited:
-        # Who reported a limit is empty as long as this process knows of it by its own report alone.
         reporter = next((limit.reporter for limit in coordinator.limits), "")
-        tell(BackingOff(seconds_remaining=seconds, reporter=reporter or told.name))
+        tell(BackingOff(seconds_remaining=seconds, reporter=reporter))
         await coordinator.wait_until_clear(BACKEND)
 
     tell(Calling())
