@@ -12,6 +12,7 @@ What a mirror hears may be late, doubled, out of order or missing. It converges 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeVar
 
@@ -101,6 +102,7 @@ class Mirror:
         self._covered = FIRST_ID
         self._covered_ms = 0
         self._newest = FIRST_ID
+        self._asked_at = -math.inf
         self._missed_at: float | None = None
         self._early: list[tuple[Notice, float]] = []
         self._unplaced: list[_Unplaced] = []
@@ -236,7 +238,11 @@ class Mirror:
         self.clock.observe(snapshot.now_ms, sent_at, received_at)
         same_order = snapshot.epoch == self.epoch
         if same_order and snapshot.notice_id < self._covered:
-            return set()
+            if sent_at <= self._asked_at:
+                return set()
+            # A server that forgot its newest writes when it restarted, and whose run ID may not be asked for.
+            same_order = False
+        self._asked_at = sent_at
         changed: set[Target] = set()
         told = {limit.target for limit in snapshot.limits}
         for target, limit in list(self._limits.items()):
