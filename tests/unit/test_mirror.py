@@ -278,12 +278,12 @@ def test_a_late_snapshot_never_undoes_a_newer_notice(redis: ModelRedis, process:
 
 def test_a_snapshot_of_before_the_one_that_is_known_is_passed_over(redis: ModelRedis, process: Process) -> None:
     redis.report(OPUS, 1_000)
-    older = redis.snapshot()
+    asked_at, older = redis.now, redis.snapshot()
     redis.report(OPENAI, 1_000)
     redis.clear(OPUS)
     process.synchronise()
 
-    assert process.mirror.replace(older, redis.now, redis.now) == set()
+    assert process.mirror.replace(older, asked_at - 1, redis.now) == set()
     assert process.resume_times() == resume_times(redis)
 
 
@@ -575,6 +575,28 @@ def test_a_clear_of_another_epoch_is_left_to_the_snapshot(redis: ModelRedis, pro
 
     assert process.mirror.learn_clear("another epoch", OPENAI, EntryId(2**50, 0)) == set()
     assert process.resume_times() == resume_times(redis) != {}
+
+
+def test_a_server_that_forgot_its_newest_writes_is_followed_even_without_a_new_epoch(
+    redis: ModelRedis, process: Process
+) -> None:
+    """Its last second of the log was not on disk, and its run ID may not be asked for."""
+    redis.report(OPUS, 60_000)
+    last_id, notice_id, limits = redis.last_id, redis.notice_id, redis.limits.copy()
+    redis.time_ms += 1
+    redis.report(OPENAI, 60_000)
+    redis.report(OPUS, 70_000)
+    process.synchronise()
+    redis.last_id, redis.notice_id, redis.limits = last_id, notice_id, limits
+
+    redis.time_ms += 1
+    process.synchronise()
+
+    assert process.resume_times() == resume_times(redis) != {}
+    redis.report(OPENAI, 1_000)
+    process.hear(redis.published[-1])
+    assert process.resume_times() == resume_times(redis)
+    assert not process.mirror.stale
 
 
 def test_a_late_notice_of_an_epoch_that_is_over_changes_nothing(redis: ModelRedis, process: Process) -> None:
