@@ -66,6 +66,7 @@ class Engine:
             self.mirror,
             self.waiters.changed,
             self.log.add,
+            self.subscription.resynchronise,
             settings.reporter,
             settings.max_buffered_reports,
             settings.command_timeout,

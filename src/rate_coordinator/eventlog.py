@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Callable
 
-from rate_coordinator.models import EntryId, Notice, RateLimitEvent
+from rate_coordinator.models import EntryId, RateLimitEvent
+
+MakeEvent = Callable[[], RateLimitEvent]
+"""Makes an event later: those who wait for a notice or a result should not have to wait for that."""
 
 RECENT_SECONDS = 3600.0
 """How far back ``recent_events`` reaches."""
@@ -20,13 +24,10 @@ class EventLog:
     def __init__(self, size: int) -> None:
         self._size = size
         self._ids: list[EntryId] = []
-        self._events: list[RateLimitEvent | Notice] = []
+        self._events: list[RateLimitEvent | MakeEvent] = []
 
-    def add(self, event: RateLimitEvent | Notice) -> None:
-        """Take in a report, or the notice that tells of one; anything else and what is known is passed over."""
-        if event.kind == "clear":
-            return
-        entry_id = EntryId.parse(event.id)
+    def add(self, entry_id: EntryId, event: RateLimitEvent | MakeEvent) -> None:
+        """Take in a report, or a function that makes it when somebody looks; what is known is passed over."""
         # Nearly always the newest, so that this is an append.
         place = len(self._ids) if not self._ids or entry_id > self._ids[-1] else bisect_left(self._ids, entry_id)
         if place < len(self._ids) and self._ids[place] == entry_id:
@@ -45,9 +46,8 @@ class EventLog:
 
     def _event(self, place: int) -> RateLimitEvent:
         event = self._events[place]
-        if isinstance(event, Notice):
-            # Made only when somebody looks: those who wait for a notice should not have to wait for this.
-            event = self._events[place] = RateLimitEvent.of_notice(event)
+        if not isinstance(event, RateLimitEvent):
+            event = self._events[place] = event()
         return event
 
     def prune(self, now_ms: int) -> None:

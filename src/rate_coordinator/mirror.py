@@ -13,7 +13,6 @@ What a mirror hears may be late, doubled, out of order or missing. It converges 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeVar
 
 from rate_coordinator.clock import ServerClock
@@ -30,8 +29,7 @@ TRACKED_NAMES = 10_000
 """How many names that were asked for but are clear are remembered."""
 
 
-@dataclass(frozen=True, slots=True)
-class Limit:
+class Limit(NamedTuple):
     """One active limit as the mirror holds it."""
 
     target: Target
@@ -356,7 +354,7 @@ class Mirror:
         # Told again: either time on the way only made it look later, or the server's clock was stepped since.
         if told_again and known and (known.generation != self.clock.generation or known.deadline <= deadline):
             if known.details is None and told.details is not None:
-                self._limits[told.target] = replace(known, wait_ms=told.wait_ms, details=told.details)
+                self._limits[told.target] = known._replace(wait_ms=told.wait_ms, details=told.details)
             return set()
         details = told.details or (known.details if known and known.id == told.id else None)
         self._limits[told.target] = Limit(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import lru_cache
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -34,13 +35,19 @@ class EntryId(NamedTuple):
         Raises:
             ValueError: ``text`` is not an entry ID.
         """
-        ms, separator, seq = text.partition("-")
-        if not (separator and ms.isdecimal() and seq.isdecimal() and len(text) <= 41):
-            raise ValueError(f"a stream entry ID looks like 1526919030474-55, not {text!r:.80}")
-        return cls(int(ms), int(seq))
+        return _parse_entry_id(text)
 
     def __str__(self) -> str:
         return f"{self.ms}-{self.seq}"
+
+
+@lru_cache(maxsize=256)
+def _parse_entry_id(text: str) -> EntryId:
+    # Kept for a while: the ID of one notice is needed in several places.
+    ms, separator, seq = text.partition("-")
+    if not (separator and ms.isdecimal() and seq.isdecimal() and len(text) <= 41):
+        raise ValueError(f"a stream entry ID looks like 1526919030474-55, not {text!r:.80}")
+    return EntryId(int(ms), int(seq))
 
 
 FIRST_ID = EntryId(0, 0)

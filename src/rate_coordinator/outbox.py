@@ -14,12 +14,14 @@ import random
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from rate_coordinator import clock
 from rate_coordinator.backoff import Backoff
 from rate_coordinator.errors import CoordinatorUnavailable
+from rate_coordinator.eventlog import MakeEvent
 from rate_coordinator.mirror import Mirror, SnapshotLimit
-from rate_coordinator.models import RateLimitEvent, ReportResult
+from rate_coordinator.models import EntryId, ReportResult
 from rate_coordinator.reports import Report, compact_json
 from rate_coordinator.store import Reply, ReportReply, Store, WireReport
 from rate_coordinator.targets import Target
@@ -48,7 +50,8 @@ class Outbox:
         store: Where they go.
         mirror: Learns at once of each report, and of what became of it.
         changed: Called with the targets whose limit changed.
-        recorded: Called with the event of each report that was delivered.
+        recorded: Called with the event of each report that was delivered, to be made when needed.
+        resynchronise: Called when a reply shows that the mirror has missed something.
         reporter: Name under which this process reports.
         capacity: How many reports are kept while Redis is away.
         patience: Seconds after which a caller is told that Redis does not answer, whatever the sending does.
@@ -59,7 +62,8 @@ class Outbox:
         store: Store,
         mirror: Mirror,
         changed: Callable[[set[Target]], None],
-        recorded: Callable[[RateLimitEvent], None],
+        recorded: Callable[[EntryId, MakeEvent], None],
+        resynchronise: Callable[[], None],
         reporter: str,
         capacity: int,
         patience: float,
@@ -71,6 +75,7 @@ class Outbox:
         self._mirror = mirror
         self._changed = changed
         self._recorded = recorded
+        self._resynchronise = resynchronise
         self._reporter = reporter
         self._capacity = capacity
         self._patience = patience
@@ -232,6 +237,8 @@ class Outbox:
             self._come_online()
             for report, sent, answer in zip(reports, wire, answers, strict=True):
                 self._deliver(report, sent, answer, reply, again=attempt > 1)
+            if self._mirror.stale:
+                self._resynchronise()
             return
 
     async def _send_clear(self, clear: _Clear) -> None:
@@ -270,7 +277,7 @@ class Outbox:
             limit = SnapshotLimit(report.target, answer.resume_at_ms, answer.cause_id, wait_ms, details)
             self._changed(self._mirror.learn(reply.epoch, limit, reply.now_ms, reply.received_at, again=again))
         self._release(report)
-        self._recorded(report.to_event(self._reporter, sent, answer))
+        self._recorded(answer.event_id, partial(report.to_event, self._reporter, sent, answer))
         if report.settled is not None and not report.settled.done():
             report.settled.set_result(report.delivered(answer, reply))
 

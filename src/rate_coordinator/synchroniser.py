@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
+from functools import partial
 
 from rate_coordinator import clock
 from rate_coordinator.connection import unavailable
@@ -60,7 +61,8 @@ class Synchroniser:
         self._waiters.changed(changed)
         if not told:
             self._hub.publish(notice)
-        self._log.add(notice)
+        if notice.kind == "limit":
+            self._log.add(EntryId.parse(notice.id), partial(RateLimitEvent.of_notice, notice))
         # How much of the wait is left is not known where the notice was on its way for long, as after a suspension.
         return self._mirror.stale or self._mirror.clock.contradicted_by(notice.now_ms, received_at)
 
@@ -134,7 +136,8 @@ class Synchroniser:
         oldest = f"({self._read_to}" if self._read_to > hour_ago else str(hour_ago)
         events = await self.read_events(oldest, self._most_events)
         for event in reversed(events):
-            self._log.add(event)
+            if event.kind == "report":
+                self._log.add(EntryId.parse(event.id), event)
         if events:
             self._read_to = EntryId.parse(events[0].id)
         self._log.prune(now_ms)

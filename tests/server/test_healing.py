@@ -275,3 +275,17 @@ async def test_a_script_cache_that_is_flushed_between_calls_is_not_noticed(
         admin.script_flush()
         await two.refresh()
     assert await two.clear_limits() == 1
+
+
+async def test_a_reply_of_an_order_that_is_not_known_has_a_snapshot_read_at_once(
+    own_server: RedisServer, make: Make
+) -> None:
+    coordinator = await make(resync_interval=1000)
+    await coordinator.report_rate_limit("old", 600.0)
+    engine = coordinator._engine
+    engine.subscription._heard = lambda notice, at: False
+    own_server.admin.flushall()
+    await coordinator.report_rate_limit("new", 60.0)
+    place = Place(own_server.url, "test")
+    await eventually(lambda: resume_times(coordinator) == in_redis(own_server.admin, place) and not engine.mirror.stale)
+    assert set(coordinator.active_limits) == {"new"}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,6 +28,10 @@ def report(entry_id: EntryId, **more: str) -> RateLimitEvent:
     )
 
 
+def put(log: EventLog, event: RateLimitEvent) -> None:
+    log.add(EntryId.parse(event.id), event)
+
+
 def recent_ids(log: EventLog, now_ms: int | None = None) -> list[EntryId]:
     return [EntryId.parse(event.id) for event in log.recent(now_ms)]
 
@@ -37,7 +43,7 @@ def test_reports_in_any_order_and_doubled_are_told_once_newest_first_and_bounded
     log = EventLog(size)
 
     for entry_id in added:
-        log.add(report(entry_id))
+        put(log, report(entry_id))
 
     told = recent_ids(log)
     assert told == sorted(set(told), reverse=True)
@@ -51,7 +57,7 @@ def test_the_newest_are_kept(size: int, number: int) -> None:
     log = EventLog(size)
 
     for ms in range(number):
-        log.add(report(EntryId(ms, 0)))
+        put(log, report(EntryId(ms, 0)))
 
     assert [entry_id.ms for entry_id in recent_ids(log)] == list(range(number))[::-1][:size]
 
@@ -60,7 +66,7 @@ def test_the_newest_are_kept(size: int, number: int) -> None:
 def test_only_the_last_hour_is_told_and_kept(added: list[EntryId], past_ms: int) -> None:
     log = EventLog(100)
     for entry_id in added:
-        log.add(report(entry_id))
+        put(log, report(entry_id))
     now_ms = 2 * HOUR_MS + past_ms
     expected = sorted((entry_id for entry_id in added if entry_id.ms >= HOUR_MS + past_ms), reverse=True)
 
@@ -69,13 +75,25 @@ def test_only_the_last_hour_is_told_and_kept(added: list[EntryId], past_ms: int)
     assert recent_ids(log) == expected
 
 
-def test_clears_are_no_reports() -> None:
+def test_what_is_made_later_is_made_once_and_only_when_somebody_looks() -> None:
+    made: list[EntryId] = []
+
+    def make(entry_id: EntryId) -> RateLimitEvent:
+        made.append(entry_id)
+        return report(entry_id)
+
     log = EventLog(10)
-    log.add(report(EntryId(1, 0), kind="clear"))
-    assert log.recent(None) == []
+    for ms in (5, 5, 7):
+        log.add(EntryId(ms, 0), partial(make, EntryId(ms, 0)))
+    put(log, report(EntryId(5, 0), reporter="second"))
+    assert made == []
+
+    assert recent_ids(log) == [EntryId(7, 0), EntryId(5, 0)]
+    assert log.recent(None) == log.recent(None)
+    assert sorted(made) == [EntryId(5, 0), EntryId(7, 0)]
 
 
-def test_a_notice_of_a_limit_tells_of_its_report_and_one_of_a_clear_of_none() -> None:
+def test_a_notice_of_a_limit_tells_of_its_report() -> None:
     heard = Notice(
         kind="limit",
         epoch="epoch",
@@ -89,40 +107,32 @@ def test_a_notice_of_a_limit_tells_of_its_report_and_one_of_a_clear_of_none() ->
         job_id="job",
         reporter="host:1",
     )
-    log = EventLog(10)
-
-    log.add(heard)
-    log.add(heard)
-    log.add(heard.model_copy(update={"id": "6-0", "kind": "clear"}))
-    log.add(report(EntryId(5, 0), reporter="second"))
-
-    (event,) = log.recent(None)
+    event = RateLimitEvent.of_notice(heard)
     assert (event.backend_type, event.model, event.id, event.kind) == ("openai", "gpt", "5-0", "report")
     assert (event.suggested_wait_seconds, event.job_id, event.reporter) == (2.0, "job", "host:1")
     assert (event.detected_at, event.resume_at) == (server_time(5), server_time(2_005))
-    assert log.recent(None) == [event]
 
 
 def test_the_first_telling_of_an_event_stays() -> None:
     log = EventLog(10)
-    log.add(report(EntryId(1, 0), reporter="first"))
-    log.add(report(EntryId(1, 0), reporter="second"))
+    put(log, report(EntryId(1, 0), reporter="first"))
+    put(log, report(EntryId(1, 0), reporter="second"))
     assert [event.reporter for event in log.recent(None)] == ["first"]
 
 
 def test_what_is_told_is_the_callers_own_list() -> None:
     log = EventLog(10)
-    log.add(report(EntryId(1, 0)))
+    put(log, report(EntryId(1, 0)))
     log.recent(None).clear()
     assert len(log.recent(None)) == 1
 
 
 def test_everything_can_be_forgotten() -> None:
     log = EventLog(10)
-    log.add(report(EntryId(5, 0)))
+    put(log, report(EntryId(5, 0)))
     log.clear()
     assert log.recent(None) == []
-    log.add(report(EntryId(1, 0)))
+    put(log, report(EntryId(1, 0)))
     assert recent_ids(log) == [EntryId(1, 0)]
 
 
