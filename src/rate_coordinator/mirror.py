@@ -17,8 +17,8 @@ from typing import NamedTuple, TypeVar
 
 from rate_coordinator.clock import ServerClock
 from rate_coordinator.models import FIRST_ID, EntryId, Notice, ReportDetails
+from rate_coordinator.snapshots import Snapshot, SnapshotLimit
 from rate_coordinator.targets import Target
-from rate_coordinator.waits import LONGEST_CAP_SECONDS
 
 EARLY_NOTICES = 1000
 """How many notices of an unknown epoch are kept until a snapshot tells where they belong."""
@@ -44,26 +44,6 @@ class Limit(NamedTuple):
     wait_ms: int | None = None
     """The wait that the event stored; None where that is not known."""
     details: ReportDetails | None = None
-
-
-class SnapshotLimit(NamedTuple):
-    """One limit as a snapshot or a script's reply tells it."""
-
-    target: Target
-    resume_at_ms: int
-    id: EntryId
-    wait_ms: int | None
-    details: ReportDetails | None
-
-
-class Snapshot(NamedTuple):
-    """All active limits, read from Redis in one call."""
-
-    epoch: str
-    notice_id: EntryId
-    """The last notice that is contained."""
-    now_ms: int
-    limits: tuple[SnapshotLimit, ...]
 
 
 class _Held(NamedTuple):
@@ -197,7 +177,7 @@ class Mirror:
         self.clock.hear(now_ms, received_at)
         if epoch != self.epoch:
             self._unplaced.append(_Unplaced(epoch, limit, now_ms, received_at, again))
-            return self.hold(limit.target, received_at + _remaining_seconds(limit, now_ms))
+            return self.hold(limit.target, received_at + limit.remaining_seconds(now_ms))
         if limit.id <= self._covered and (again or now_ms <= self._covered_ms) and limit.target not in self._limits:
             # The snapshot is the younger of the two, and holds it no more.
             return set()
@@ -345,7 +325,7 @@ class Mirror:
         return self._changed(target) if known else set()
 
     def _set(self, told: SnapshotLimit, now_ms: int, received_at: float) -> set[Target]:
-        deadline = received_at + _remaining_seconds(told, now_ms)
+        deadline = received_at + told.remaining_seconds(now_ms)
         known = self._limits.get(told.target)
         if known is not None and told.id == FIRST_ID and told.resume_at_ms == known.resume_at_ms:
             # Redis lost the cause, but the limit is the same one.
@@ -369,12 +349,6 @@ class Mirror:
         elif (target.backend, target.model) in self.model_until:
             self.model_until[target.backend, target.model] = self.deadline(target)
         return {target}
-
-
-def _remaining_seconds(told: SnapshotLimit, now_ms: int) -> float:
-    # More than its own wait ahead is impossible, unless the server's clock was put back.
-    longest_ms = LONGEST_CAP_SECONDS * 1000 if told.wait_ms is None else told.wait_ms
-    return max(0.0, min(told.resume_at_ms - now_ms, longest_ms, LONGEST_CAP_SECONDS * 1000) / 1000)
 
 
 def _shrink(known: dict[_Name, float]) -> None:

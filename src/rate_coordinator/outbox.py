@@ -20,9 +20,10 @@ from rate_coordinator import clock
 from rate_coordinator.backoff import Backoff
 from rate_coordinator.errors import CoordinatorUnavailable
 from rate_coordinator.eventlog import MakeEvent
-from rate_coordinator.mirror import Mirror, SnapshotLimit
+from rate_coordinator.mirror import Mirror
 from rate_coordinator.models import EntryId, ReportResult
 from rate_coordinator.reports import Report, compact_json
+from rate_coordinator.snapshots import SnapshotLimit
 from rate_coordinator.store import Reply, ReportReply, Store, WireReport
 from rate_coordinator.targets import Target
 

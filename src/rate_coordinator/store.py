@@ -20,9 +20,9 @@ from rate_coordinator import clock
 from rate_coordinator.connection import Endpoint, Link, unavailable
 from rate_coordinator.errors import ServerUnsuitable
 from rate_coordinator.keys import Keys
-from rate_coordinator.mirror import Snapshot, SnapshotLimit
 from rate_coordinator.models import FIRST_ID, EntryId, RateLimitEvent, ReportDetails
 from rate_coordinator.scripts import script
+from rate_coordinator.snapshots import Snapshot, SnapshotLimit
 from rate_coordinator.targets import Target
 
 OLDEST_VERSION = (6, 2)

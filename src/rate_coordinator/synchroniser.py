@@ -11,9 +11,10 @@ from rate_coordinator import clock
 from rate_coordinator.connection import unavailable
 from rate_coordinator.errors import ServerUnsuitable
 from rate_coordinator.eventlog import RECENT_SECONDS, EventLog
-from rate_coordinator.mirror import Limit, Mirror, Snapshot
+from rate_coordinator.mirror import Limit, Mirror
 from rate_coordinator.models import FIRST_ID, EntryId, Notice, RateLimitEvent
 from rate_coordinator.notices import NoticeHub
+from rate_coordinator.snapshots import Snapshot
 from rate_coordinator.store import Store
 from rate_coordinator.targets import Target
 from rate_coordinator.waiters import Waiters

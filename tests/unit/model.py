@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from hypothesis import strategies as st
 
-from rate_coordinator.mirror import Snapshot, SnapshotLimit
 from rate_coordinator.models import FIRST_ID, EntryId, Notice
+from rate_coordinator.snapshots import Snapshot, SnapshotLimit
 from rate_coordinator.targets import Target
 
 SERVER_STARTED_MS = 1_700_000_000_000

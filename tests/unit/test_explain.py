@@ -8,8 +8,9 @@ import pytest
 
 from rate_coordinator.clock import server_time
 from rate_coordinator.explain import describe_limits, explain
-from rate_coordinator.mirror import Mirror, Snapshot, SnapshotLimit
+from rate_coordinator.mirror import Mirror
 from rate_coordinator.models import FIRST_ID, EntryId, RateLimitEvent, ReportDetails
+from rate_coordinator.snapshots import Snapshot, SnapshotLimit
 from rate_coordinator.targets import Target
 
 NOW_MS = 1_700_000_000_000

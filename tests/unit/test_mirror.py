@@ -8,8 +8,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from rate_coordinator.mirror import EARLY_NOTICES, TRACKED_NAMES, Mirror, Snapshot, SnapshotLimit
+from rate_coordinator.mirror import EARLY_NOTICES, TRACKED_NAMES, Mirror
 from rate_coordinator.models import FIRST_ID, EntryId, Notice
+from rate_coordinator.snapshots import Snapshot, SnapshotLimit
 from rate_coordinator.targets import Target
 from rate_coordinator.waits import LONGEST_CAP_SECONDS
 from tests.unit.model import SERVER_STARTED_MS, TARGETS, ModelRedis, OwnReply, process_clock, targets, waits_ms

@@ -6,8 +6,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from rate_coordinator.mirror import Mirror, Snapshot
+from rate_coordinator.mirror import Mirror
 from rate_coordinator.models import FIRST_ID, EntryId, Notice
+from rate_coordinator.snapshots import Snapshot
 from rate_coordinator.targets import Target
 from tests.unit.model import TARGETS, ModelRedis, OwnReply, delays_ms, process_clock, targets, waits_ms
 

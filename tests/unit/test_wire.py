@@ -10,8 +10,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from rate_coordinator.mirror import Mirror, Snapshot
+from rate_coordinator.mirror import Mirror
 from rate_coordinator.models import FIRST_ID, Notice, RateLimitEvent
+from rate_coordinator.snapshots import Snapshot
 from rate_coordinator.wire import LARGEST_MESSAGE, Unreadable, read_notice
 
 NOTICE: dict[str, Any] = {
