@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -74,9 +75,16 @@ class Demo:
         self.started |= set(psutil.Process(self.process.pid).children(recursive=True))
 
     def one(self, mark: str) -> psutil.Process:
-        """Return one of its processes by a part of its command line."""
-        self.remember()
-        return next(p for p in self.started if p.is_running() and mark in " ".join(p.cmdline()))
+        """Return one of its processes by a part of its command line; between its two halves there may be none."""
+        deadline = time.monotonic() + BOUND_SECONDS
+        while True:
+            self.remember()
+            for process in self.started:
+                with suppress(psutil.NoSuchProcess):
+                    if mark in " ".join(process.cmdline()):
+                        return process
+            assert time.monotonic() < deadline, f"no {mark!r} among its processes"
+            time.sleep(0.01)
 
     def errors(self) -> str:
         """Return what it said on standard error, once it has ended."""
