@@ -147,9 +147,10 @@ def test_a_reader_that_goes_away_ends_it_quietly_even_when_nothing_comes(real: P
         assert done.returncode == 141
 
 
-def test_a_reader_that_reads_nothing_is_no_reason_for_a_traceback(real: Place) -> None:
+def test_output_that_cannot_be_written_is_no_reason_for_a_traceback(real: Place) -> None:
+    do(real, "report", "openai", "600")
     done = subprocess.run(
-        ["/bin/bash", "-c", f"'{PROGRAM}' status | true; '{PROGRAM}' status > /dev/full"],
+        ["/bin/bash", "-c", f"'{PROGRAM}' status >&- && '{PROGRAM}' status > /dev/full"],
         env=environment(real),
         capture_output=True,
         text=True,

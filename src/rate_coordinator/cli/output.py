@@ -36,8 +36,10 @@ def is_terminal(stream: TextIO | None) -> bool:
     return stream is not None and not stream.closed and stream.isatty()
 
 
-def can_encode(text: str, stream: TextIO) -> bool:
+def can_encode(text: str, stream: TextIO | None) -> bool:
     """Return whether a stream has the characters of a text."""
+    if stream is None:
+        return False
     try:
         text.encode(stream.encoding or "ascii")
     except (UnicodeEncodeError, LookupError):
