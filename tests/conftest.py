@@ -1,4 +1,4 @@
-"""Stores to run promises against: one parametrised fixture for real servers of each version and the embedded one."""
+"""Stores to run promises against: one parametrised fixture for every kind of server there is."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from hypothesis import settings
 from rate_coordinator import RateLimitCoordinator
 from rate_coordinator.keys import Keys
 from tests.servers import RedisServer, servers
+from tests.topologies import Cluster, SentinelTrio
 from tools.find_redis import Server
 
 settings.register_profile("default", deadline=None)
@@ -22,6 +23,7 @@ settings.register_profile("thorough", deadline=None, max_examples=2000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 SERVERS = servers()
+NEWEST, OLDEST = SERVERS[0], SERVERS[-1]
 
 
 @dataclass(frozen=True)
@@ -70,14 +72,37 @@ def admin(redis_server: RedisServer) -> redis.Redis:
     return redis_server.admin
 
 
+@pytest.fixture(scope="session")
+def sentinel_trio() -> Iterator[SentinelTrio]:
+    """A Sentinel trio that all tests share; each uses a namespace of its own and breaks nothing."""
+    with SentinelTrio(NEWEST) as trio:
+        yield trio
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """A cluster that all tests share; each uses a namespace of its own and breaks nothing."""
+    with Cluster(NEWEST) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def old_cluster() -> Iterator[Cluster]:
+    """Likewise, of servers whose channels do not belong to slots yet."""
+    with Cluster(OLDEST) as cluster:
+        yield cluster
+
+
 @pytest.fixture(
     scope="session",
-    params=["embedded", *SERVERS],
+    params=["embedded", *SERVERS, "sentinel_trio", "cluster", "old_cluster"],
     ids=lambda p: p if isinstance(p, str) else f"{p.product}-{p.version}",
 )
 def _any_server(request: pytest.FixtureRequest) -> Iterator[str | None]:
     if request.param == "embedded":
         yield None
+    elif isinstance(request.param, str):
+        yield request.getfixturevalue(request.param).url
     else:
         with RedisServer(request.param.path) as running:
             yield running.url
@@ -85,7 +110,7 @@ def _any_server(request: pytest.FixtureRequest) -> Iterator[str | None]:
 
 @pytest.fixture
 def place(_any_server: str | None) -> Place:
-    """A namespace on a real server of each version, and on the embedded one."""
+    """A namespace on every kind of server: embedded, each version, behind Sentinels, on clusters."""
     name = str(uuid4())
     return Place(_any_server or f"memory://{name}", f"test {name}")
 

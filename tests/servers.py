@@ -33,12 +33,13 @@ class RedisServer:
 
     Args:
         binary: The program; the machine's own if left out.
+        port: Where it listens; any free one if left out.
         options: More of its configuration, as pairs of name and value.
     """
 
-    def __init__(self, binary: str | None = None, **options: str) -> None:
+    def __init__(self, binary: str | None = None, *, port: int | None = None, **options: str) -> None:
         self.binary = binary or available()[0].path
-        self.port = free_port()
+        self.port = port or free_port()
         self._directory = tempfile.TemporaryDirectory(prefix="redis-", ignore_cleanup_errors=True)
         self.socket = str(Path(self._directory.name) / "redis.sock")
         self._options = {"save": "", "appendonly": "no", **{name.replace("_", "-"): v for name, v in options.items()}}
@@ -48,6 +49,16 @@ class RedisServer:
     @property
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}"
+
+    @property
+    def directory(self) -> Path:
+        """Where it writes."""
+        return Path(self._directory.name)
+
+    @property
+    def running(self) -> bool:
+        """Whether it was started and not stopped."""
+        return self._process is not None
 
     @property
     def admin(self) -> redis.Redis:

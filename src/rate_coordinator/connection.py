@@ -1,123 +1,22 @@
-"""From a URL to open connections.
-
-A ``Link`` is one connection of redis-py with our own time bounds around everything: the client's defaults hang
-(a stopped server: more than 40 s), and its automatic retries would repeat calls that write.
-"""
+"""From a URL to open connections."""
 
 from __future__ import annotations
 
-import asyncio
-import re
-from collections.abc import Callable, Sequence
-from typing import Any, Self
-from urllib.parse import urlsplit
+from typing import Self
 
-from redis.asyncio import ConnectionPool
-from redis.asyncio.connection import AbstractConnection, parse_url
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.crc import key_slot
 
-from rate_coordinator.errors import CoordinatorUnavailable
-from rate_coordinator.scripts import Script
+from rate_coordinator import urls
+from rate_coordinator.cluster import ClusterLocator
+from rate_coordinator.keys import Keys
+from rate_coordinator.link import Link as Link
+from rate_coordinator.link import unavailable as unavailable
+from rate_coordinator.nodes import Locator
+from rate_coordinator.routes import Direct, Located, Route
+from rate_coordinator.sentinel import SentinelLocator
 
-SCHEMES = ("redis", "rediss", "unix", "memory")
-
-_FAILURES = (RedisError, OSError, TimeoutError, EOFError)
-
-
-def describe(url: str) -> str:
-    """Return a URL as it may be shown: without user, password and options.
-
-    A URL that was not written as it should be is shown only as far as no part of it can be a password: one that was
-    not percent-encoded may hold any character, and the host may have been forgotten.
-    """
-    scheme = match[0] if (match := re.match(r"[^:/@]*://", url)) else ""
-    credentials, at, place = url.removeprefix(scheme).rpartition("@")
-    place = place.partition("?")[0]
-    host = re.split(r"[/#]", place, maxsplit=1)[0]
-    if "?" in credentials or not re.fullmatch(r"(\[[^\]]*\]|[^:]*)(:\d*)?", host):
-        return f"{scheme}***"
-    return f"{scheme}***@{place}" if at else f"{scheme}{place}"
-
-
-class Link:
-    """One open connection to Redis."""
-
-    def __init__(self, connection: AbstractConnection, address: str) -> None:
-        self.address = address
-        self.run_id = ""
-        self.version = ""
-        self._connection = connection
-
-    async def call(self, *command: str | bytes | int) -> Any:
-        """Send one command and return its raw reply.
-
-        The connection is closed if anything but an error reply comes in between, cancellation included: its next
-        reply could belong to this command.
-
-        Raises:
-            CoordinatorUnavailable: The connection broke.
-            redis.exceptions.ResponseError: The server answered with an error.
-        """
-        try:
-            await self._connection.send_packed_command(_pack(command), check_health=False)
-            return await self._connection.read_response(disable_decoding=True)
-        except ResponseError:
-            raise
-        except _FAILURES as error:
-            raise unavailable(self.address, error) from error
-
-    async def run(self, script: Script, keys: list[str], arguments: Sequence[str | int]) -> Any:
-        """Run a script, loading it where the server does not know it.
-
-        Only the answer that it is unknown leads to a second call: then the first certainly did nothing.
-        """
-        try:
-            return await self.call("EVALSHA", script.sha, len(keys), *keys, *arguments)
-        except NoScriptError:
-            return await self.call("EVAL", script.text, len(keys), *keys, *arguments)
-
-    async def send(self, *command: str | bytes | int) -> None:
-        """Send a command whose reply is read as a message, with ``read``.
-
-        Raises:
-            CoordinatorUnavailable: The connection broke.
-        """
-        try:
-            await self._connection.send_packed_command(_pack(command), check_health=False)
-        except _FAILURES as error:
-            raise unavailable(self.address, error) from error
-
-    async def read(self) -> Any:
-        """Wait for the next message, without a bound of its own.
-
-        Raises:
-            CoordinatorUnavailable: The connection broke.
-            redis.exceptions.ResponseError: The server answered with an error.
-        """
-        try:
-            # Without a timeout, infinity included: Python 3.11's wait_for() can lose a cancellation, and the embedded
-            # server's connection uses it for any.
-            return await self._connection.read_response(disable_decoding=True)
-        except ResponseError:
-            raise
-        except _FAILURES as error:
-            raise unavailable(self.address, error) from error
-
-    async def greet(self) -> None:
-        """Ask which server this is: its run ID tells it from another, or from itself before a restart."""
-        try:
-            info = await self.call("INFO", "server")
-        except ResponseError:
-            return
-        fields = dict(line.split(":", 1) for line in bytes(info).decode("utf-8", "replace").splitlines() if ":" in line)
-        self.run_id = fields.get("run_id", "")
-        self.version = fields.get("redis_version", "")
-
-    async def aclose(self) -> None:
-        """Close the connection. Safe to call twice."""
-        await self._connection.disconnect(nowait=True)
+ONE_GUIDE_SHARE = 0.2
+"""Which part of the connect timeout one Sentinel, or one node of a cluster, may take to say where to connect."""
 
 
 class Endpoint:
@@ -125,7 +24,7 @@ class Endpoint:
 
     Args:
         address: How it is shown, without secrets.
-        make_connection: Returns a new connection of redis-py that is not open yet.
+        route: The way there.
         connect_timeout: Longest time that opening a link takes, in seconds.
         command_timeout: Longest time that a call may take, in seconds.
         shared: Whether other processes can reach the same place.
@@ -134,7 +33,7 @@ class Endpoint:
     def __init__(
         self,
         address: str,
-        make_connection: Callable[[], AbstractConnection],
+        route: Route,
         *,
         connect_timeout: float = 5.0,
         command_timeout: float = 5.0,
@@ -144,104 +43,75 @@ class Endpoint:
         self.connect_timeout = connect_timeout
         self.command_timeout = command_timeout
         self.shared = shared
-        self._make_connection = make_connection
+        self._route = route
 
     @classmethod
-    def from_url(cls, url: str, *, connect_timeout: float = 5.0, command_timeout: float = 5.0) -> Self:
+    def from_url(
+        cls, url: str, keys: Keys | None = None, *, connect_timeout: float = 5.0, command_timeout: float = 5.0
+    ) -> Self:
         """Read a URL. Nothing is connected.
 
         Args:
-            url: ``redis://[[user]:password@]host[:port][/db]``, ``rediss://…`` (TLS), ``unix:///path[?db=0]``, each
-                with redis-py's options in the query; ``memory://`` or ``memory://name``.
+            url: See ``RateLimitCoordinator.from_url``.
+            keys: Those that are to be reached: in a cluster, each namespace has its own node.
             connect_timeout: Longest time that opening a link takes, in seconds.
             command_timeout: Longest time that a call may take, in seconds.
 
         Raises:
             ValueError: The URL cannot be used.
         """
-        if not isinstance(url, str):
-            raise ValueError(f"the URL must be a string, not {type(url).__name__}")
-        address = describe(url)
-        scheme, separator, _ = url.partition("://")
-        if not separator or scheme not in SCHEMES:
-            known = ", ".join(f"{scheme}://" for scheme in SCHEMES)
-            raise ValueError(f"the URL must start with one of {known}, but it is {address!r}")
-        make_connection = _embedded(url) if scheme == "memory" else _remote(url, address, connect_timeout)
+        scheme = urls.scheme_of(url)
+        address = urls.describe(url)
+        route: Route
+        if scheme == urls.EMBEDDED:
+            from rate_coordinator.embedded import connect
+
+            route = Direct(address, connect(url.removeprefix("memory://")), connect_timeout)
+        elif scheme in urls.SINGLE:
+            route = Direct(address, urls.read_single(url, connect_timeout), connect_timeout)
+        else:
+            members = urls.read_members(url, connect_timeout)
+            patience = ONE_GUIDE_SHARE * connect_timeout
+            locator: Locator
+            if scheme in urls.SENTINEL:
+                locator = SentinelLocator(address, members.nodes, members.service, members.dial_guide, patience)
+            else:
+                slot = key_slot((keys or Keys()).order.encode())
+                locator = ClusterLocator(address, members.nodes, slot, members.dial_guide, patience)
+            route = Located(address, locator, members.dial, connect_timeout)
         return cls(
             address,
-            make_connection,
+            route,
             connect_timeout=connect_timeout,
             command_timeout=command_timeout,
-            shared=scheme != "memory",
+            shared=scheme != urls.EMBEDDED,
         )
 
+    @property
+    def moves(self) -> bool:
+        """Whether the server may be another one tomorrow."""
+        return self._route.moves
+
     async def open(self) -> Link:
-        """Connect, log in and select the database.
+        """Find the server, connect, log in and select the database.
 
         Raises:
             CoordinatorUnavailable: That failed, or took longer than the connect timeout.
         """
-        connection = self._make_connection()
-        try:
-            async with asyncio.timeout(self.connect_timeout):
-                await connection.connect()  # type: ignore[no-untyped-call]
-            return Link(connection, self.address)
-        except _FAILURES as error:
-            await connection.disconnect(nowait=True)
-            raise unavailable(self.address, error, f"no connection within {self.connect_timeout:g} s") from error
-        except BaseException:
-            await connection.disconnect(nowait=True)
-            raise
+        return await self._route.open()
 
+    def is_current(self, link: Link) -> bool:
+        """Return whether a link leads to the server that was last found to be in charge. Asks nobody."""
+        return self._route.is_current(link)
 
-def _pack(command: Sequence[str | bytes | int]) -> bytes:
-    """Return a command as it goes over the wire: an array of bulk strings.
+    async def confirm(self, link: Link) -> None:
+        """Ask whether the server that a link leads to is still in charge; that nobody answers is no proof against it.
 
-    redis-py's own packing checks each part for more than we send, which costs as much as a script's whole run.
-    Source: https://redis.io/docs/latest/develop/reference/protocol-spec/
-    """
-    parts = [b"*%d\r\n" % len(command)]
-    for part in command:
-        data = part if isinstance(part, bytes) else str(part).encode()
-        parts.append(b"$%d\r\n%b\r\n" % (len(data), data))
-    return b"".join(parts)
+        Raises:
+            CoordinatorUnavailable: Another one is.
+        """
+        await self._route.confirm(link)
 
-
-def unavailable(address: str, error: BaseException, when_silent: str = "no answer in time") -> CoordinatorUnavailable:
-    """Return the error that says which Redis could not be used, and why."""
-    reason = when_silent if isinstance(error, TimeoutError) and not str(error) else (str(error) or repr(error))
-    return CoordinatorUnavailable(f"Redis at {address} is not available: {reason}")
-
-
-def _remote(url: str, address: str, connect_timeout: float) -> Callable[[], AbstractConnection]:
-    try:
-        parts = urlsplit(url)
-        _ = parts.port
-        if parts.scheme != "unix" and not re.fullmatch(r"(/\d*)?", parts.path):
-            raise ValueError("the path must be a database number")
-        if parts.scheme == "unix" and not parts.path:
-            raise ValueError("the path of the socket is missing")
-        options: dict[str, Any] = dict(parse_url(url))
-        options.update(
-            # RESP2 is what every supported server speaks without a HELLO, which an ACL may refuse.
-            protocol=2,
-            socket_timeout=None,
-            socket_connect_timeout=connect_timeout,
-            retry=Retry(NoBackoff(), 0),
-            health_check_interval=0,
-            driver_info=None,
-        )
-        pool = ConnectionPool(**options)
-        # Options that the connection does not know show only when one is made.
-        pool.make_connection()  # type: ignore[no-untyped-call]
-    except (TypeError, ValueError) as error:
-        # The cause is left out: its message could show a part of the password.
-        hint = f": {error}" if str(error).startswith("the path") else ""
-        raise ValueError(f"the Redis URL {address!r} cannot be used{hint or ' (port, database or options)'}") from None
-    return pool.make_connection
-
-
-def _embedded(url: str) -> Callable[[], AbstractConnection]:
-    from rate_coordinator.embedded import connect
-
-    return connect(url.removeprefix("memory://"))
+    async def aclose(self) -> None:
+        """Close what is kept open for finding the server. It can be used again."""
+        await self._route.aclose()

@@ -13,7 +13,7 @@ from rate_coordinator.connection import Endpoint
 from rate_coordinator.engine import Engine
 from rate_coordinator.eventlog import RECENT_SECONDS
 from rate_coordinator.explain import describe_limits, explain
-from rate_coordinator.keys import DEFAULT_NAMESPACE
+from rate_coordinator.keys import DEFAULT_NAMESPACE, Keys
 from rate_coordinator.models import ActiveLimit, Explanation, Health, RateLimitEvent, Reason, ReportResult
 from rate_coordinator.notices import NoticeCallback, NoticeHandle, NoticeStream
 from rate_coordinator.settings import Settings, check_timeout, default_reporter
@@ -113,7 +113,9 @@ class RateLimitCoordinator:
             max_buffered_reports=max_buffered_reports,
             reporter=default_reporter() if reporter is None else reporter,
         )
-        endpoint = Endpoint.from_url(url, connect_timeout=connect_timeout, command_timeout=command_timeout)
+        endpoint = Endpoint.from_url(
+            url, Keys(namespace), connect_timeout=connect_timeout, command_timeout=command_timeout
+        )
         return cls(endpoint, settings)
 
     def __repr__(self) -> str:

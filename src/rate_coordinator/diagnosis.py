@@ -68,8 +68,9 @@ async def diagnose(
         ModuleNotFoundError: ``memory://`` without the extra ``embedded``.
     """
     settings = Settings(namespace=namespace, connect_timeout=connect_timeout, command_timeout=command_timeout)
-    endpoint = Endpoint.from_url(url, connect_timeout=connect_timeout, command_timeout=command_timeout)
-    return await _Examination(endpoint, Keys(settings.namespace)).run()
+    keys = Keys(settings.namespace)
+    endpoint = Endpoint.from_url(url, keys, connect_timeout=connect_timeout, command_timeout=command_timeout)
+    return await _Examination(endpoint, keys).run()
 
 
 class _Examination:
@@ -97,6 +98,7 @@ class _Examination:
             for link in self._links:
                 await link.aclose()
             await self._store.aclose()
+            await self._endpoint.aclose()
         return Diagnosis(
             address=self._endpoint.address,
             namespace=self._keys.namespace,
@@ -145,9 +147,7 @@ class _Examination:
     async def _refused_listening(self, listener: Link) -> dict[str, str]:
         try:
             async with self._bounded():
-                await listener.send("SUBSCRIBE", self._keys.notices)
-                while (await listener.read())[0] != b"subscribe":
-                    pass
+                await listener.subscribe(self._keys.notices)
                 await listener.send("PING")
                 await listener.read()
         except ResponseError as error:

@@ -235,6 +235,7 @@ class Engine:
             self._loop = None
         await self.subscription.aclose()
         await self.store.aclose()
+        await self.endpoint.aclose()
 
     async def _run(self) -> None:
         try:
@@ -268,6 +269,7 @@ class Engine:
         await self.hub.aclose(spare=self._closer)
         await self.subscription.aclose()
         await self.store.aclose()
+        await self.endpoint.aclose()
 
     def _closed_error(self) -> CoordinatorClosed:
         return CoordinatorClosed(f"the coordinator for {self.endpoint.address} is closed")

@@ -239,6 +239,8 @@ class Store:
         """
         try:
             async with asyncio.timeout(self.endpoint.command_timeout), self._lock:
+                if self._link is not None and not self.endpoint.is_current(self._link):
+                    await self.aclose()
                 if self._link is None:
                     link = await self.endpoint.open()
                     self._link = link
@@ -259,7 +261,10 @@ class Store:
         try:
             return await call
         except RedisError:
-            # An error reply leaves the connection in order.
+            # An error reply leaves the connection in order. But Redis 6.2 hides in the text of some that this server is
+            # not the right one any more, and a server that is in charge hardly ever sends any.
+            if self.endpoint.moves:
+                await self.aclose()
             raise
         except BaseException:
             with suppress(OSError):

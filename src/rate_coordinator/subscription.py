@@ -74,9 +74,7 @@ class Subscription:
         try:
             async with asyncio.timeout(self._settings.connect_timeout):
                 link = await self._endpoint.open()
-                await link.send("SUBSCRIBE", self._channel)
-                while (await link.read())[0] != b"subscribe":
-                    pass
+                await link.subscribe(self._channel)
         except BaseException as error:
             if link is not None:
                 await link.aclose()
@@ -126,6 +124,8 @@ class Subscription:
                 tasks.create_task(self._listen(link))
                 tasks.create_task(self._ping(link))
                 tasks.create_task(self._keep_synchronised())
+                if self._endpoint.moves:
+                    tasks.create_task(self._watch(link))
         except* (CoordinatorError, RedisError) as failures:
             raise _first(failures) from failures
 
@@ -134,8 +134,13 @@ class Subscription:
             message = await link.read()
             received_at = clock.now()
             self._alive.set()
-            if isinstance(message, list) and len(message) == 3 and message[0] == b"message":
-                self._take(message[2], received_at)
+            if isinstance(message, list) and len(message) == 3:
+                kind, _, data = message
+                if kind in (b"message", b"smessage"):
+                    self._take(data, received_at)
+                elif kind in (b"unsubscribe", b"sunsubscribe"):
+                    # Nobody asked for that: the slot of the channel has moved to another node.
+                    raise CoordinatorUnavailable(f"Redis at {link.address} ended the subscription")
 
     def _take(self, message: bytes, received_at: float) -> None:
         try:
@@ -166,6 +171,12 @@ class Subscription:
                     raise unavailable(
                         self._endpoint.address, error, f"silent for {silence:g} s after a ping"
                     ) from error
+
+    async def _watch(self, link: Link) -> None:
+        """Leave a server that is no longer in charge: it may answer pings for ever and never hear of a notice."""
+        while True:
+            await asyncio.sleep(self._settings.ping_interval)
+            await self._endpoint.confirm(link)
 
     async def _keep_synchronised(self) -> None:
         backoff = Backoff()

@@ -10,7 +10,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rate_coordinator import RateLimitCoordinator
-from rate_coordinator.connection import Endpoint, describe
+from rate_coordinator.connection import Endpoint
+from rate_coordinator.urls import describe
 
 START, END = "s3cr3t<", ">t3rc3s"
 passwords = st.text(st.characters(exclude_categories=["Cs"]), max_size=20).map(lambda text: START + text + END)

@@ -1,0 +1,199 @@
+"""One open connection to one server.
+
+It is a connection of redis-py with our own time bounds around everything: the client's defaults hang (a stopped server:
+more than 40 s), and its automatic retries would repeat calls that write.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import (
+    AskError,
+    ClusterDownError,
+    NoPermissionError,
+    NoScriptError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+    TryAgainError,
+)
+
+from rate_coordinator.errors import CoordinatorUnavailable
+from rate_coordinator.scripts import Script
+
+FAILURES = (RedisError, OSError, TimeoutError, EOFError)
+"""What shows that a connection cannot be made, or not be used any more."""
+
+ELSEWHERE = (AskError, ClusterDownError, ReadOnlyError, TryAgainError)
+"""Answers that certainly nothing was done, because this is not, or not now, the server that does it.
+
+MOVED is an ASK to redis-py, MASTERDOWN a CLUSTERDOWN, and LOADING a broken connection.
+"""
+
+
+class Link:
+    """One open connection to Redis.
+
+    Args:
+        connection: It, open.
+        address: How it is shown, without secrets.
+        sharded: Whether its channels belong to one slot of a cluster, where the server has such channels.
+    """
+
+    def __init__(self, connection: AbstractConnection, address: str, *, sharded: bool = False) -> None:
+        self.address = address
+        self.sharded = sharded
+        self.run_id = ""
+        self.version = ""
+        self._connection = connection
+
+    async def call(self, *command: str | bytes | int) -> Any:
+        """Send one command and return its raw reply.
+
+        The connection is closed if anything but an error reply comes in between, cancellation included: its next
+        reply could belong to this command.
+
+        Raises:
+            CoordinatorUnavailable: The connection broke, or this is not the server that does it (any more).
+            redis.exceptions.ResponseError: The server answered with an error.
+        """
+        try:
+            await self._connection.send_packed_command(_pack(command), check_health=False)
+            return await self._connection.read_response(disable_decoding=True)
+        except ELSEWHERE as error:
+            raise unavailable(self.address, error) from error
+        except ResponseError:
+            raise
+        except FAILURES as error:
+            raise unavailable(self.address, error) from error
+
+    async def run(self, script: Script, keys: list[str], arguments: Sequence[str | int]) -> Any:
+        """Run a script, loading it where the server does not know it.
+
+        Only the answer that it is unknown leads to a second call: then the first certainly did nothing.
+        """
+        try:
+            return await self.call("EVALSHA", script.sha, len(keys), *keys, *arguments)
+        except NoScriptError:
+            return await self.call("EVAL", script.text, len(keys), *keys, *arguments)
+
+    async def send(self, *command: str | bytes | int) -> None:
+        """Send a command whose reply is read as a message, with ``read``.
+
+        Raises:
+            CoordinatorUnavailable: The connection broke.
+        """
+        try:
+            await self._connection.send_packed_command(_pack(command), check_health=False)
+        except FAILURES as error:
+            raise unavailable(self.address, error) from error
+
+    async def read(self) -> Any:
+        """Wait for the next message, without a bound of its own.
+
+        Raises:
+            CoordinatorUnavailable: The connection broke, or this is not the server to ask (any more).
+            redis.exceptions.ResponseError: The server answered with an error.
+        """
+        try:
+            # Without a timeout, infinity included: Python 3.11's wait_for() can lose a cancellation, and the embedded
+            # server's connection uses it for any.
+            return await self._connection.read_response(disable_decoding=True)
+        except ELSEWHERE as error:
+            raise unavailable(self.address, error) from error
+        except ResponseError:
+            raise
+        except FAILURES as error:
+            raise unavailable(self.address, error) from error
+
+    async def subscribe(self, channel: str) -> None:
+        """Subscribe to a channel and wait until the server says that it is done; its messages come from ``read``.
+
+        A namespace's scripts run on one node of a cluster, and that is the node that is listened to: whether channels
+        belong to slots there is a property of this one server, so that listeners and publishers cannot disagree.
+
+        Raises:
+            CoordinatorUnavailable: The connection broke, or this is not the server to ask.
+            redis.exceptions.ResponseError: The server refused.
+        """
+        if self.sharded:
+            try:
+                await self._subscribe("SSUBSCRIBE", channel)
+                return
+            except NoPermissionError:
+                raise
+            except ResponseError:
+                # A server before Redis 7 does not know it.
+                pass
+        await self._subscribe("SUBSCRIBE", channel)
+
+    async def _subscribe(self, command: str, channel: str) -> None:
+        await self.send(command, channel)
+        while (await self.read())[0] != command.lower().encode():
+            pass
+
+    async def greet(self) -> None:
+        """Ask which server this is: its run ID tells it from another, or from itself before a restart."""
+        try:
+            info = await self.call("INFO", "server")
+        except ResponseError:
+            return
+        fields = dict(line.split(":", 1) for line in bytes(info).decode("utf-8", "replace").splitlines() if ":" in line)
+        self.run_id = fields.get("run_id", "")
+        self.version = fields.get("redis_version", "")
+
+    async def aclose(self) -> None:
+        """Close the connection. Safe to call twice."""
+        await self._connection.disconnect(nowait=True)
+
+
+async def open_link(connection: AbstractConnection, address: str, seconds: float, *, sharded: bool = False) -> Link:
+    """Connect, log in and select the database.
+
+    Args:
+        connection: Of redis-py, not open yet.
+        address: How it is shown, without secrets.
+        seconds: Longest time that this takes.
+        sharded: See ``Link``.
+
+    Raises:
+        CoordinatorUnavailable: That failed, or took longer.
+    """
+    try:
+        async with asyncio.timeout(seconds):
+            await connection.connect()  # type: ignore[no-untyped-call]
+        return Link(connection, address, sharded=sharded)
+    except FAILURES as error:
+        await connection.disconnect(nowait=True)
+        raise unavailable(address, error, f"no connection within {seconds:.3g} s") from error
+    except BaseException:
+        await connection.disconnect(nowait=True)
+        raise
+
+
+def _pack(command: Sequence[str | bytes | int]) -> bytes:
+    """Return a command as it goes over the wire: an array of bulk strings.
+
+    redis-py's own packing checks each part for more than we send, which costs as much as a script's whole run.
+    Source: https://redis.io/docs/latest/develop/reference/protocol-spec/
+    """
+    parts = [b"*%d\r\n" % len(command)]
+    for part in command:
+        data = part if isinstance(part, bytes) else str(part).encode()
+        parts.append(b"$%d\r\n%b\r\n" % (len(data), data))
+    return b"".join(parts)
+
+
+def unavailable(address: str, error: BaseException, when_silent: str = "no answer in time") -> CoordinatorUnavailable:
+    """Return the error that says which Redis could not be used, and why."""
+    if isinstance(error, TimeoutError) and not str(error):
+        reason = when_silent
+    elif isinstance(error, AskError):
+        reason = f"slot {error.slot_id} is served by another node"
+    else:
+        reason = str(error) or repr(error)
+    return CoordinatorUnavailable(f"Redis at {address} is not available: {reason}")

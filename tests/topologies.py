@@ -1,0 +1,306 @@
+"""A Sentinel trio and a cluster of six, started on free ports of this machine within a few seconds, and stopped again.
+
+Their members know each other from the start, by files that they would otherwise write themselves: to find one another
+takes them longer than most tests.
+"""
+
+from __future__ import annotations
+
+import random
+import secrets
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Self
+
+import redis
+from redis.backoff import NoBackoff
+from redis.crc import key_slot
+from redis.exceptions import RedisError
+from redis.retry import Retry
+
+from tests.servers import START_SECONDS, RedisServer
+from tools.find_redis import Server
+
+SERVICE = "mymaster"
+SLOTS = 16384
+BUS_OFFSET = 10_000
+# They and those of a cluster's bus are below what systems hand out for outgoing connections.
+_CANDIDATES = iter(random.sample(range(10_000, 22_000), 5_000))
+
+
+def within(condition: Callable[[], Any], seconds: float = START_SECONDS) -> Any:
+    """Wait until a condition holds and return its value, or fail once so many seconds have passed."""
+    deadline = time.monotonic() + seconds
+    said: object = None
+    while True:
+        try:
+            if said := condition():
+                return said
+        except RedisError as error:
+            said = error
+        assert time.monotonic() < deadline, f"did not happen within {seconds:g} s: {said!r}"
+        time.sleep(0.02)
+
+
+def _free(ports: range) -> bool:
+    for port in ports:
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                return False
+    return True
+
+
+def _member_port() -> int:
+    """Return a port that is free, and whose cluster bus would be."""
+    return next(
+        port
+        for port in _CANDIDATES
+        if _free(range(port, port + 1)) and _free(range(port + BUS_OFFSET, port + BUS_OFFSET + 1))
+    )
+
+
+class Sentinel:
+    """One Sentinel process.
+
+    Args:
+        binary: The server program.
+        configuration: Its file, but for the port.
+    """
+
+    def __init__(self, binary: str, password: str | None = None) -> None:
+        self.port = _member_port()
+        self.identity = secrets.token_hex(20)
+        self._binary = binary
+        self._password = password
+        self._directory = tempfile.TemporaryDirectory(prefix="sentinel-", ignore_cleanup_errors=True)
+        self._file = Path(self._directory.name, "sentinel.conf")
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def admin(self) -> redis.Redis:
+        return client(self.port, self._password)
+
+    def configure(self, lines: list[str]) -> None:
+        if self._password:
+            lines = [*lines, f"requirepass {self._password}", f"sentinel sentinel-pass {self._password}"]
+        common = [f"port {self.port}", "bind 127.0.0.1", f'dir "{self._directory.name}"', "logfile sentinel.log"]
+        self._file.write_text("\n".join([*common, f"sentinel myid {self.identity}", *lines, ""]))
+
+    def start(self) -> None:
+        self._process = subprocess.Popen(
+            [self._binary, str(self._file), "--sentinel"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(START_SECONDS)
+            self._process = None
+
+    def close(self) -> None:
+        self.stop()
+        self._directory.cleanup()
+
+
+class SentinelTrio:
+    """A master, two replicas and three Sentinels.
+
+    Args:
+        server: The program of all of them.
+        password: Of the data nodes.
+        sentinel_password: Of the Sentinels.
+    """
+
+    def __init__(self, server: Server, *, password: str | None = None, sentinel_password: str | None = None) -> None:
+        self._password = password
+        options: dict[str, Any] = {"repl_diskless_sync_delay": "0"}
+        if password:
+            options |= {"requirepass": password, "masterauth": password}
+        self.nodes = [RedisServer(server.path, **options)]
+        self.nodes += [
+            RedisServer(server.path, replicaof=f"127.0.0.1 {self.nodes[0].port}", **options) for _ in range(2)
+        ]
+        self.sentinels = [Sentinel(server.path, sentinel_password) for _ in range(3)]
+
+    @property
+    def url(self) -> str:
+        return self.url_of(*(sentinel.port for sentinel in self.sentinels))
+
+    def url_of(self, *ports: int, service: str = SERVICE, database: str = "") -> str:
+        hosts = ",".join(f"127.0.0.1:{port}" for port in ports)
+        return f"redis+sentinel://{hosts}/{service}{database}"
+
+    def masters(self) -> set[int]:
+        """Return the ports of what the Sentinels that live take for the master: one when they agree."""
+        living = [sentinel for sentinel in self.sentinels if sentinel._process is not None]
+        told: list[Any] = [one.admin.sentinel_get_master_addr_by_name(SERVICE) for one in living]
+        return {int(port) for _, port in told}
+
+    @property
+    def master(self) -> RedisServer:
+        """The node that all Sentinels agree on and that thinks so too."""
+
+        def agreed() -> RedisServer | None:
+            ports = self.masters()
+            node = next(node for node in self.nodes if node.port in ports)
+            return node if len(ports) == 1 and node.admin.info("replication")["role"] == "master" else None
+
+        found: RedisServer = within(agreed)
+        return found
+
+    def settle(self) -> None:
+        """Wait until everything is as at the start: both replicas in step, all Sentinels at one."""
+
+        def settled() -> bool:
+            states: list[Any] = [sentinel.admin.sentinel_master(SERVICE) for sentinel in self.sentinels]
+            in_step = self.master.admin.info("replication").get("connected_slaves") == 2
+            return in_step and all(
+                (state["num-slaves"], state["num-other-sentinels"], state["is_odown"], state["is_sdown"])
+                == (2, 2, False, False)
+                for state in states
+            )
+
+        within(settled)
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            for node in self.nodes:
+                stack.callback(node.close)
+                node.start()
+            master = self.nodes[0].port
+            for sentinel in self.sentinels:
+                lines = [
+                    f"sentinel monitor {SERVICE} 127.0.0.1 {master} 2",
+                    f"sentinel down-after-milliseconds {SERVICE} 1000",
+                    f"sentinel failover-timeout {SERVICE} 5000",
+                    f"sentinel parallel-syncs {SERVICE} 2",
+                    *(f"sentinel known-replica {SERVICE} 127.0.0.1 {node.port}" for node in self.nodes[1:]),
+                    *(
+                        f"sentinel known-sentinel {SERVICE} 127.0.0.1 {other.port} {other.identity}"
+                        for other in self.sentinels
+                        if other is not sentinel
+                    ),
+                ]
+                if self._password:
+                    lines.append(f"sentinel auth-pass {SERVICE} {self._password}")
+                stack.callback(sentinel.close)
+                sentinel.configure(lines)
+                sentinel.start()
+            self.settle()
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+
+class Cluster:
+    """Three masters with a replica each.
+
+    Args:
+        server: The program of all of them.
+        password: Of all of them.
+    """
+
+    def __init__(self, server: Server, *, password: str | None = None) -> None:
+        options: dict[str, Any] = {"cluster_enabled": "yes", "cluster_node_timeout": "2000"}
+        options |= {
+            "cluster_config_file": "nodes.conf",
+            "repl_diskless_sync_delay": "0",
+            "cluster_replica_validity_factor": "0",
+        }
+        if password:
+            options |= {"requirepass": password, "masterauth": password}
+        self.nodes = [RedisServer(server.path, port=_member_port(), **options) for _ in range(6)]
+        self.identities = {node.port: secrets.token_hex(20) for node in self.nodes}
+
+    @property
+    def url(self) -> str:
+        return self.url_of(*(node.port for node in self.nodes[:3]))
+
+    def url_of(self, *ports: int) -> str:
+        return "redis+cluster://" + ",".join(f"127.0.0.1:{port}" for port in ports)
+
+    def master_of(self, key: str) -> RedisServer:
+        """Return the node that serves a key, as the living nodes agree."""
+
+        def agreed() -> RedisServer | None:
+            found = {self._master_port(node, key_slot(key.encode())) for node in self.nodes if node.running}
+            if len(found) != 1:
+                return None
+            return next(node for node in self.nodes if node.port in found and node.running)
+
+        master: RedisServer = within(agreed)
+        return master
+
+    def _master_port(self, asked: RedisServer, slot: int) -> int:
+        slots: Any = asked.admin.execute_command("CLUSTER SLOTS")  # type: ignore[no-untyped-call]
+        return next((int(master[1]) for first, last, master, *_ in slots if first <= slot <= last), 0)
+
+    def replica_of(self, master: RedisServer) -> RedisServer:
+        """Return a replica of a master."""
+        return next(node for node in self.nodes if node.admin.info("replication").get("master_port") == master.port)
+
+    def settle(self) -> None:
+        """Wait until every slot is served and every replica in step, in everybody's eyes."""
+
+        def settled() -> bool:
+            for node in self.nodes:
+                state: Any = node.admin.cluster("info")
+                if state["cluster_state"] != "ok" or state["cluster_known_nodes"] != "6":
+                    return False
+                if node.admin.info("replication").get("master_link_status", "up") != "up":
+                    return False
+            roles = [node.admin.info("replication") for node in self.nodes]
+            return [(role["role"], role.get("connected_slaves")) for role in roles].count(("master", 1)) == 3
+
+        within(settled)
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            for node in self.nodes:
+                stack.callback(node.close)
+                (node.directory / "nodes.conf").write_text("\n".join([*self._members(node), ""]))
+                node.start()
+            self.settle()
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def _members(self, myself: RedisServer) -> Iterator[str]:
+        """Yield what a node would write about all nodes.
+
+        Source: https://redis.io/docs/latest/commands/cluster-nodes/
+        """
+        for number, node in enumerate(self.nodes):
+            place = f"{self.identities[node.port]} 127.0.0.1:{node.port}@{node.port + BUS_OFFSET}"
+            flags = "myself," if node is myself else ""
+            epoch = number % 3 + 1
+            if number < 3:
+                first, last = number * SLOTS // 3, (number + 1) * SLOTS // 3 - 1
+                yield f"{place} {flags}master - 0 0 {epoch} connected {first}-{last}"
+            else:
+                master = self.identities[self.nodes[number - 3].port]
+                yield f"{place} {flags}slave {master} 0 0 {epoch} connected"
+        yield "vars currentEpoch 3 lastVoteEpoch 0"
+
+
+def client(port: int, password: str | None = None) -> redis.Redis:
+    """Return a client that does not try again."""
+    return redis.Redis(
+        port=port,
+        password=password,
+        decode_responses=True,
+        protocol=2,
+        socket_timeout=5,
+        retry=Retry(NoBackoff(), 0),
+    )
