@@ -8,7 +8,8 @@
 --       3 causes              hash    target -> the event that set its resume time
 --       4 events              stream  every report and every clear
 --       5 applied:<client>    string  "<call number>|<reply>" of the client's last call
---       6.. limit:<target>    string  resume time, expires with the limit; one per target named below
+--       6 clears              zset    what was cleared lately -> when: "<target>", "<backend>/*" or "*"
+--       7.. limit:<target>    string  resume time, expires with the limit; one per target named below
 -- ARGV  1 call_number         integer > 0, grows by one with each new call of this client
 --       2 new_epoch           random token, used if a new order of IDs has to begin
 --       3 run_id              of the server as the client knows it, or ""
@@ -26,9 +27,11 @@
 
 local FIRST_TARGET = 11
 local ARGUMENTS_PER_TARGET = 2
-local FIRST_LIMIT_KEY = 6
+local FIRST_LIMIT_KEY = 7
+local CLEARS_KEPT_MS = 24 * 3600 * 1000
 
 local order_key, active_key, causes_key, events_key, applied_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local clears_key = KEYS[6]
 local call_number, new_epoch, run_id = tonumber(ARGV[1]), ARGV[2], ARGV[3]
 local channel, max_events, applied_ttl_ms = ARGV[4], ARGV[5], ARGV[6]
 local scope, scope_target, scope_names, details = ARGV[7], ARGV[8], ARGV[9], ARGV[10]
@@ -113,6 +116,12 @@ for first = FIRST_TARGET, #ARGV, ARGUMENTS_PER_TARGET do
   end
   limit_key = limit_key + 1
 end
+
+-- For reports that were made before this and are still on their way.
+local cleared_scope = scope == 'all' and '*' or scope == 'backend' and scope_target .. '/*' or scope_target
+redis.call('ZREMRANGEBYSCORE', clears_key, '-inf', integer(now_ms - CLEARS_KEPT_MS))
+redis.call('ZADD', clears_key, integer(now_ms), cleared_scope)
+redis.call('PEXPIRE', clears_key, integer(CLEARS_KEPT_MS))
 
 if #parts > 0 then
   redis.call('HSET', order_key, 'notice', previous_id)

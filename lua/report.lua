@@ -9,26 +9,30 @@
 --       3 causes              hash    target -> "<event ID>|<wait in ms>|<JSON>" of the event that set the resume time
 --       4 events              stream  every report and every clear
 --       5 applied:<client>    string  "<call number>|<reply>" of the client's last call
---       6.. limit:<target>    string  resume time, expires with the limit; each distinct target once
+--       6 clears              zset    what was cleared lately -> when: "<target>", "<backend>/*" or "*"
+--       7.. limit:<target>    string  resume time, expires with the limit; each distinct target once
 -- ARGV  1 call_number         integer > 0, grows by one with each new call of this client
 --       2 new_epoch           random token, used if a new order of IDs has to begin
 --       3 run_id              of the server as the client knows it, or ""
 --       4 channel             of the notices
 --       5 max_events          integer > 0, approximate length of the stream
 --       6 applied_ttl_ms      integer > 0
---       7.. four per report:  position of the limit's key in KEYS, encoded target,
---                             wait_ms (integer >= 0, already clamped), details (members of a JSON object)
+--       7.. five per report:  position of the limit's key in KEYS, encoded target,
+--                             wait_ms (integer >= 0, already clamped), age_ms (integer >= 0, since it was made),
+--                             details (members of a JSON object)
 -- returns {reply, now_ms}     reply is JSON: {"epoch":…,"results":
---                             [[event_id, extended 0|1, resume_at_ms, cause_id, resume_at_ms just after it], …]}
---                             resume_at_ms is 0 for a target without a limit; cause_id is "" if it is not known
+--                             [[event_id, extended 0|1, resume_at_ms, cause_id, resume_at_ms just after it,
+--                             cleared 0|1], …]}: resume_at_ms is 0 for a target without a limit; cause_id is "" if it
+--                             is not known; cleared is 1 where the report is older than a clear and limits nothing
 --         an error SUPERSEDED when a later call of the same client has already been applied
 
 local FIRST_REPORT = 7
-local ARGUMENTS_PER_REPORT = 4
+local ARGUMENTS_PER_REPORT = 5
 local EXPIRED_PER_CALL = 100
 local EXPIRY_SLACK_MS = 60 * 1000
 
 local order_key, active_key, causes_key, events_key, applied_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local clears_key = KEYS[6]
 local call_number, new_epoch, run_id = tonumber(ARGV[1]), ARGV[2], ARGV[3]
 local channel, max_events, applied_ttl_ms = ARGV[4], ARGV[5], ARGV[6]
 
@@ -73,13 +77,29 @@ if not epoch or moved or stream_lost then
   redis.call('HSET', order_key, 'epoch', epoch, 'notice', previous_id, 'run_id', run_id)
 end
 
+local function cleared_since(target, made_at_ms)
+  local backend = string.match(target, '^[^/]*')
+  for _, scope in ipairs({target, backend .. '/*', '*'}) do
+    if tonumber(redis.call('ZSCORE', clears_key, scope) or 0) >= made_at_ms then
+      return true
+    end
+  end
+  return false
+end
+
 local states = {}
 local results = {}
 local last_report = #ARGV - ARGUMENTS_PER_REPORT + 1
 
 for first = FIRST_REPORT, last_report, ARGUMENTS_PER_REPORT do
   local limit_key, target = KEYS[tonumber(ARGV[first])], ARGV[first + 1]
-  local wait_ms, details = tonumber(ARGV[first + 2]), ARGV[first + 3]
+  local wait_ms, age_ms, details = tonumber(ARGV[first + 2]), tonumber(ARGV[first + 3]), ARGV[first + 4]
+  -- A clear that somebody made meanwhile wins over what was reported before it.
+  local cleared = age_ms > 0 and wait_ms > 0 and cleared_since(target, now_ms - age_ms)
+  if cleared then
+    -- Said twice in the JSON, where the last one counts.
+    wait_ms, details = 0, details .. ',"clamped":"cleared"'
+  end
 
   local state = states[target]
   if not state then
@@ -118,7 +138,7 @@ for first = FIRST_REPORT, last_report, ARGUMENTS_PER_REPORT do
   if extended then
     state.cause_id, state.cause_wait_ms, state.details, state.report = event_id, integer(wait_ms), details, first
   end
-  results[#results + 1] = {event_id, extended and '1' or '0', target, integer(state.resume_at_ms)}
+  results[#results + 1] = {event_id, extended and '1' or '0', target, integer(state.resume_at_ms), cleared and '1' or '0'}
 end
 
 local latest_ms = 0
@@ -162,7 +182,7 @@ local parts = {}
 for position, result in ipairs(results) do
   local state = states[result[3]]
   parts[position] = '["' .. result[1] .. '",' .. result[2] .. ',' .. integer(state.resume_at_ms)
-    .. ',"' .. state.cause_id .. '",' .. result[4] .. ']'
+    .. ',"' .. state.cause_id .. '",' .. result[4] .. ',' .. result[5] .. ']'
 end
 local reply = '{"epoch":"' .. epoch .. '","results":[' .. table.concat(parts, ',') .. ']}'
 redis.call('SET', applied_key, ARGV[1] .. '|' .. reply, 'PX', applied_ttl_ms)

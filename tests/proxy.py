@@ -18,6 +18,8 @@ class Proxy:
         self.port = 0
         self.lose_reply: Callable[[bytes], bool] = lambda request: False
         """Asked about each chunk that a client sends: is the connection to be broken instead of answering it?"""
+        self.refuse = False
+        """Whether new connections are reset at once."""
         self.lost = 0
         self._target = port
         self._server: asyncio.Server | None = None
@@ -47,6 +49,9 @@ class Proxy:
         await self._server.wait_closed()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self.refuse:
+            writer.transport.abort()
+            return
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)

@@ -23,7 +23,7 @@ from rate_coordinator.errors import (
 )
 from rate_coordinator.eventlog import EventLog
 from rate_coordinator.keys import Keys
-from rate_coordinator.mirror import Mirror
+from rate_coordinator.mirror import Limit, Mirror
 from rate_coordinator.models import Health, ReportResult
 from rate_coordinator.notices import NoticeHub
 from rate_coordinator.outbox import Outbox
@@ -57,7 +57,9 @@ class Engine:
         self.waiters = Waiters(self.mirror, settings.wake_margin_seconds, settings.wake_jitter_seconds)
         self.hub = NoticeHub(settings.notice_buffer)
         self.store = Store(endpoint, self.keys, settings.max_events)
-        self.synchroniser = Synchroniser(self.store, self.mirror, self.log, self.waiters, self.hub, settings.max_events)
+        self.synchroniser = Synchroniser(
+            self.store, self.mirror, self.log, self.waiters, self.hub, settings.max_events, self._restore
+        )
         self.subscription = Subscription(
             endpoint, self.keys.notices, settings, self.synchroniser.heard, self.synchroniser.synchronise, self._in_step
         )
@@ -144,6 +146,11 @@ class Engine:
             # Redis no longer has what the mirror holds, or somebody was faster with a new report.
             await self.synchroniser.refresh(self.settings.command_timeout)
         return cleared
+
+    async def _restore(self, limits: list[Limit]) -> None:
+        """Report limits again that a server lacks which took over from the one that they are known from."""
+        now = clock.now()
+        await asyncio.gather(*(self.outbox.report(Report.restoring(limit, now)) for limit in limits))
 
     def _in_step(self, in_step: bool) -> None:
         """Redis can be heard and read again, or it can no more."""

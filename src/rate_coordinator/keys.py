@@ -9,6 +9,7 @@ key                                 type       content
 ``{ns}:events``                     stream     every report and every clear, capped
 ``{ns}:order``                      hash       ``epoch``, ``notice`` (ID of the last one), ``run_id`` of the server
 ``{ns}:applied:<client>``           string     the last call of one coordinator and its reply; expires
+``{ns}:clears``                     zset       what was cleared lately (``*``, ``<backend>/*`` or a target) -> when
 ``{ns}:notices``                    channel    JSON, one notice per changed target per script call
 ==================================  =========  ====================================================================
 
@@ -39,6 +40,7 @@ class Keys:
         self.namespace = check_name("namespace", namespace)
         self.prefix = "{" + quote(namespace, safe="") + "}"
         self.active = f"{self.prefix}:active"
+        self.clears = f"{self.prefix}:clears"
         self.causes = f"{self.prefix}:causes"
         self.events = f"{self.prefix}:events"
         self.order = f"{self.prefix}:order"

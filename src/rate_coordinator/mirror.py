@@ -25,6 +25,9 @@ EARLY_NOTICES = 1000
 
 _Name = TypeVar("_Name", str, tuple[str, str])
 
+BEHIND_SECONDS = 0.5
+"""A difference of clocks or of times on the way up to this is no difference."""
+
 TRACKED_NAMES = 10_000
 """How many names that were asked for but are clear are remembered."""
 
@@ -260,6 +263,15 @@ class Mirror:
             if target not in told
             and limit.resume_at_ms > snapshot.now_ms
             and (snapshot.epoch != self.epoch or limit.id <= snapshot.notice_id)
+        ]
+
+    def behind_in(self, snapshot: Snapshot, received_at: float) -> list[Limit]:
+        """Return the limits that are known to last longer than a snapshot says, or that it does not hold at all."""
+        told = {limit.target: received_at + limit.remaining_seconds(snapshot.now_ms) for limit in snapshot.limits}
+        return [
+            limit
+            for target, limit in self._limits.items()
+            if limit.deadline > max(told.get(target, 0.0) + BEHIND_SECONDS, received_at)
         ]
 
     def drop_lifted(self, at: float) -> None:

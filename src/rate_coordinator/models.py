@@ -85,6 +85,8 @@ class ReportDetails(_Frozen):
     call_age_ms: int | None = Field(default=None, ge=0)
     """How long before the report the refused call had been sent; None where that was not told."""
     reporter: str = ""
+    restores: str | None = None
+    """ID of the event whose limit this one puts back, after another server had taken over without it."""
 
     def shared(self) -> dict[str, Any]:
         """Return just these fields, for the event of the same report."""
@@ -158,6 +160,8 @@ class RateLimitEvent(_Frozen):
     """How long before the report the refused call had been sent; None where that was not told."""
     reporter: str = ""
     """Name of the coordinator that reported or cleared."""
+    restores: str | None = None
+    """ID of the event whose limit this one puts back, after another server had taken over without it."""
 
     @classmethod
     def of_notice(cls, notice: Notice) -> Self:

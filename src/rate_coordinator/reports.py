@@ -6,15 +6,20 @@ import asyncio
 import json
 import math
 from dataclasses import dataclass
+from typing import Self
 
 from rate_coordinator import clock
+from rate_coordinator.mirror import Limit
 from rate_coordinator.models import RateLimitEvent, Reason, ReportDetails, ReportResult
 from rate_coordinator.store import Reply, ReportReply, WireReport
 from rate_coordinator.targets import Target
-from rate_coordinator.waits import Wait
+from rate_coordinator.waits import Wait, to_ms
 
 compact_json = json.JSONEncoder(separators=(",", ":")).encode
 """Writes a dictionary without spaces. ``json.dumps`` would make a new encoder for every call."""
+
+
+UNKNOWN_AGE_MS = 60_000
 
 
 @dataclass(slots=True, eq=False)
@@ -25,12 +30,40 @@ class Report:
     wait: Wait
     job_id: str | None
     sheet_num: int | None
-    reason: Reason
+    reason: Reason | str
     reported_at: float
     """On this process's clock."""
     call_age_ms: int | None = None
     """How long before the report the refused call had been sent."""
+    restores: str | None = None
+    """ID of the event whose limit it puts back."""
+    age_ms: int = 0
+    """How long before ``reported_at`` that limit had been reported."""
     settled: asyncio.Future[ReportResult] | None = None
+
+    @classmethod
+    def restoring(cls, limit: Limit, at: float) -> Self:
+        """Make a report that puts a limit back which Redis has lost.
+
+        Args:
+            limit: As it is known.
+            at: The present moment, on this process's clock.
+        """
+        remaining_ms = to_ms(limit.deadline - at)
+        # Without the wait it cannot be told how old the limit is; then any clear of the last minute wins.
+        age_ms = UNKNOWN_AGE_MS if limit.wait_ms is None else max(1, limit.wait_ms - remaining_ms)
+        told = limit.details or ReportDetails(asked_wait_seconds=remaining_ms / 1000)
+        return cls(
+            limit.target,
+            Wait(told.asked_wait_seconds, remaining_ms, told.clamped),
+            told.job_id,
+            told.sheet_num,
+            told.reason,
+            at,
+            told.call_age_ms,
+            restores=str(limit.id),
+            age_ms=age_ms,
+        )
 
     @property
     def deadline(self) -> float:
@@ -58,8 +91,10 @@ class Report:
             "call_age_ms": self.call_age_ms,
             "reporter": reporter,
         }
+        if self.restores is not None:
+            details["restores"] = self.restores
         members = compact_json(details)[1:-1]
-        return WireReport(self.target, max(0, self.wait.wait_ms - late_ms), late_ms, members)
+        return WireReport(self.target, max(0, self.wait.wait_ms - late_ms), late_ms, self.age_ms + late_ms, members)
 
     def to_event(self, reporter: str, sent: WireReport, answer: ReportReply) -> RateLimitEvent:
         """Return the event that Redis recorded."""
@@ -67,11 +102,11 @@ class Report:
             backend_type=self.target.backend,
             model=self.target.model,
             detected_at=clock.server_time(answer.event_id.ms),
-            suggested_wait_seconds=sent.wait_ms / 1000,
+            suggested_wait_seconds=0.0 if answer.cleared else sent.wait_ms / 1000,
             id=str(answer.event_id),
             extended=answer.extended,
             resume_at=clock.server_time(answer.event_resume_at_ms) if answer.event_resume_at_ms else None,
-            **self.details(reporter, sent).shared(),
+            **self.details(reporter, sent).shared() | ({"clamped": "cleared"} if answer.cleared else {}),
         )
 
     def details(self, reporter: str, sent: WireReport) -> ReportDetails:
@@ -85,6 +120,7 @@ class Report:
             late_ms=sent.late_ms,
             call_age_ms=self.call_age_ms,
             reporter=reporter,
+            restores=self.restores,
         )
 
     def delivered(self, answer: ReportReply, reply: Reply) -> ReportResult:
@@ -93,10 +129,10 @@ class Report:
             resume_at=clock.server_time(answer.resume_at_ms) if answer.resume_at_ms else None,
             seconds_remaining=max(0.0, (answer.resume_at_ms - reply.now_ms) / 1000),
             extended=answer.extended,
-            clamped=self.wait.clamped is not None,
+            clamped=answer.cleared or self.wait.clamped is not None,
             delivered=True,
             event_id=str(answer.event_id),
-            wait_seconds=self.wait.wait_ms / 1000,
+            wait_seconds=0.0 if answer.cleared else self.wait.wait_ms / 1000,
         )
 
     def undelivered(self, seconds_remaining: float) -> ReportResult:

@@ -36,3 +36,5 @@ class Snapshot(NamedTuple):
     """The last notice that is contained."""
     now_ms: int
     limits: tuple[SnapshotLimit, ...]
+    run_id: str = ""
+    """Of the server process that answered; empty where it may not be asked."""

@@ -28,6 +28,8 @@ from rate_coordinator.targets import Target
 OLDEST_VERSION = (6, 2)
 APPLIED_TTL_MS = 6 * 3600 * 1000
 """For how long a call is recognised when it is sent again."""
+FIRST_LIMIT_KEY = 7
+"""Position of the first limit's key among a script's keys."""
 TARGETS_PER_REINDEX = 1000
 """A call blocks the server for as long as it takes."""
 GREETING = '{"version":1,"kind":"ping"}'
@@ -43,6 +45,8 @@ class WireReport(NamedTuple):
     wait_ms: int
     """What is left of it."""
     late_ms: int
+    age_ms: int
+    """How long ago it was made; a clear that was made since wins. 0 where that is no question."""
     details: str
     """Members of a JSON object."""
 
@@ -57,6 +61,8 @@ class ReportReply(NamedTuple):
     cause_id: EntryId
     event_resume_at_ms: int
     """Just after this report, as its event has it."""
+    cleared: bool
+    """Whether it limits nothing, because a clear was made after it."""
 
 
 class Reply(NamedTuple):
@@ -91,8 +97,8 @@ class Store:
         positions: dict[Target, int] = {}
         arguments: list[Any] = []
         for report in reports:
-            position = positions.setdefault(report.target, len(positions) + 6)
-            arguments += (position, report.target.encode(), report.wait_ms, report.details)
+            position = positions.setdefault(report.target, len(positions) + FIRST_LIMIT_KEY)
+            arguments += (position, report.target.encode(), report.wait_ms, report.age_ms, report.details)
 
         async def exchange(link: Link) -> Any:
             return await link.run(script("report"), self._keys(positions), self._head(link, call_number) + arguments)
@@ -105,8 +111,9 @@ class Store:
                 resume_at_ms,
                 EntryId.parse(cause) if cause else FIRST_ID,
                 event_resume_at_ms,
+                bool(cleared),
             )
-            for event, extended, resume_at_ms, cause, event_resume_at_ms in body["results"]
+            for event, extended, resume_at_ms, cause, event_resume_at_ms, cleared in body["results"]
         ]
 
     async def clear(
@@ -151,11 +158,11 @@ class Store:
             The snapshot, when it was asked for and when it arrived, in seconds on this process's clock.
         """
         keys = [self.keys.order, self.keys.active, self.keys.causes, self.keys.events]
-        sent_at = 0.0
+        sent_at, run_id = 0.0, ""
 
         async def exchange(link: Link) -> Any:
-            nonlocal sent_at
-            sent_at = clock.now()
+            nonlocal sent_at, run_id
+            sent_at, run_id = clock.now(), link.run_id
             return await link.run(script("snapshot"), keys, [secrets.token_hex(8), link.run_id])
 
         epoch, notice_id, now_ms, *flat = await self._exchange(exchange)
@@ -165,7 +172,7 @@ class Store:
             for target, resume_at_ms, cause in zip(flat[::3], flat[1::3], flat[2::3], strict=True)
         )
         return (
-            Snapshot(epoch.decode(), EntryId.parse(notice_id.decode()), int(now_ms), limits),
+            Snapshot(epoch.decode(), EntryId.parse(notice_id.decode()), int(now_ms), limits, run_id),
             sent_at,
             received_at,
         )
@@ -273,7 +280,7 @@ class Store:
 
     def _keys(self, targets: Iterable[Target]) -> list[str]:
         keys = self.keys
-        fixed = [keys.order, keys.active, keys.causes, keys.events, keys.applied(self._client_id)]
+        fixed = [keys.order, keys.active, keys.causes, keys.events, keys.applied(self._client_id), keys.clears]
         return fixed + [keys.limit(target) for target in targets]
 
     def _head(self, link: Link, call_number: int) -> list[Any]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from collections import OrderedDict
+from collections.abc import Awaitable, Callable
 from functools import partial
 
 from rate_coordinator import clock
@@ -23,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 EVENTS_PER_PAGE = 1000
 SNAPSHOTS_PER_REFRESH = 5
+RESTORE_SPREAD_SECONDS = 1.0
+"""Over how long the processes of a fleet spread the putting back of limits."""
 RECOVERED_REMEMBERED = 10_000
 """How many changes that were learned from a snapshot are remembered, so that a late notice is not handed on again."""
 
@@ -37,10 +41,18 @@ class Synchroniser:
         waiters: Told of every change of a limit.
         hub: Told of every notice, once.
         most_events: How many events are read at most.
+        restore: Puts limits back that another server lacks than the one that they are known from.
     """
 
     def __init__(
-        self, store: Store, mirror: Mirror, log: EventLog, waiters: Waiters, hub: NoticeHub, most_events: int
+        self,
+        store: Store,
+        mirror: Mirror,
+        log: EventLog,
+        waiters: Waiters,
+        hub: NoticeHub,
+        most_events: int,
+        restore: Callable[[list[Limit]], Awaitable[None]],
     ) -> None:
         self.resyncs = 0
         self._store = store
@@ -49,6 +61,8 @@ class Synchroniser:
         self._waiters = waiters
         self._hub = hub
         self._most_events = most_events
+        self._restore = restore
+        self._server = ""
         self._checked = False
         self._one_at_a_time = asyncio.Lock()
         self._read_to = FIRST_ID
@@ -77,11 +91,7 @@ class Synchroniser:
         self._waiters.wake_due()
         async with self._one_at_a_time:
             await self._check_server()
-            snapshot, sent_at, received_at = await self._store.snapshot()
-            lost = self._mirror.lost_in(snapshot)
-            if lost and await self._store.reindex(lost):
-                logger.warning("the index of limits was gone and has been restored", extra={"targets": len(lost)})
-                snapshot, sent_at, received_at = await self._store.snapshot()
+            snapshot, sent_at, received_at = await self._snapshot()
             known, known_epoch = self._mirror.limits(), self._mirror.epoch
             changed = self._mirror.replace(snapshot, sent_at, received_at)
             self.resyncs += 1
@@ -94,6 +104,25 @@ class Synchroniser:
             self._mirror.drop_lifted(clock.now())
             await self._catch_up(snapshot.now_ms)
             return self._mirror.stale
+
+    async def _snapshot(self) -> tuple[Snapshot, float, float]:
+        """Read a snapshot of what Redis holds once it holds what it should."""
+        snapshot, sent_at, received_at = await self._store.snapshot()
+        lost = self._mirror.lost_in(snapshot)
+        if lost and await self._store.reindex(lost):
+            logger.warning("the index of limits was gone and has been restored", extra={"targets": len(lost)})
+            snapshot, sent_at, received_at = await self._store.snapshot()
+        if self._server and snapshot.run_id not in ("", self._server) and self._mirror.behind_in(snapshot, received_at):
+            # Everyone who was connected to the server before finds the same: most leave it to the first of them.
+            await asyncio.sleep(random.random() * RESTORE_SPREAD_SECONDS)
+            snapshot, sent_at, received_at = await self._store.snapshot()
+            behind = self._mirror.behind_in(snapshot, received_at)
+            if behind:
+                logger.warning("another server answers; putting back what it lacks", extra={"limits": len(behind)})
+                await self._restore(behind)
+                snapshot, sent_at, received_at = await self._store.snapshot()
+        self._server = snapshot.run_id or self._server
+        return snapshot, sent_at, received_at
 
     async def refresh(self, timeout: float) -> None:
         """Synchronise now, within so many seconds.

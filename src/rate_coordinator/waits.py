@@ -15,8 +15,8 @@ MAX_WAIT_SECONDS: float = 3600.0
 LONGEST_CAP_SECONDS: float = 366 * 24 * 3600.0
 """The highest cap that may be configured, in seconds; also the most that is believed of a foreign notice."""
 
-Clamp = Literal["above_cap", "negative", "not_finite"]
-"""Why less (or more) than the asked wait was stored."""
+Clamp = Literal["above_cap", "negative", "not_finite", "cleared"]
+"""Why less (or more) than the asked wait was stored; ``"cleared"``: a clear was made before the report arrived."""
 
 
 class Wait(NamedTuple):
@@ -24,7 +24,7 @@ class Wait(NamedTuple):
 
     asked_seconds: float
     wait_ms: int
-    clamped: Clamp | None
+    clamped: Clamp | str | None
 
 
 def read_wait(wait_seconds: object, cap_seconds: float) -> Wait:

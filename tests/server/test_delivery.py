@@ -202,7 +202,7 @@ async def test_a_hundred_thousand_reports_neither_grow_nor_drop_the_wait(real: P
     details = '"backend":"openai","model":null'
     try:
         for number in range(1, 101):
-            reply, answers = await store.report(number, [WireReport(target, 5000, 0, details)] * 1000)
+            reply, answers = await store.report(number, [WireReport(target, 5000, 0, 0, details)] * 1000)
             assert len(answers) == 1000
             assert {answer.resume_at_ms for answer in answers} == {answers[-1].event_resume_at_ms}
             assert 0 < answers[-1].resume_at_ms - reply.now_ms <= 5000

@@ -20,6 +20,7 @@ SINCE = {
     "HMGET": (2, 0),
     "HSET": (4, 0),
     "HVALS": (2, 0),
+    "PEXPIRE": (2, 6),
     "PEXPIREAT": (2, 6),
     "PUBLISH": (2, 0),
     "SET": (6, 2),
@@ -29,6 +30,7 @@ SINCE = {
     "ZADD": (1, 2),
     "ZRANGEBYSCORE": (1, 0, 5),
     "ZREM": (1, 2),
+    "ZREMRANGEBYSCORE": (1, 2),
     "ZREVRANGE": (1, 2),
     "ZSCORE": (1, 2),
 }
