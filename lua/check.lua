@@ -1,12 +1,13 @@
 -- Try everything that the other scripts do on a scratch key of the namespace, and say what the server refuses.
 --
--- KEYS  1 scratch     any     made and removed here
--- ARGV  1 channel     of the notices
---       2 greeting    a message of a kind that listeners ignore, sent where the right to publish cannot be asked for
+-- KEYS  1 scratch       any  made and removed here
+-- ARGV  1 channel       of the notices
+--       2 greeting      a message of a kind that listeners ignore, sent where the right to publish cannot be asked for
+--       3 publish_with  "PUBLISH", or "SPUBLISH" where channels belong to slots
 -- returns {command, message, …}   empty when nothing is refused
 
 local scratch_key = KEYS[1]
-local channel, greeting = ARGV[1], ARGV[2]
+local channel, greeting, publish_with = ARGV[1], ARGV[2], ARGV[3]
 local refused = {}
 
 local function try(...)
@@ -42,10 +43,12 @@ try('XADD', scratch_key, 'MAXLEN', '~', '1', '*', 'field', '1')
 try('XTRIM', scratch_key, 'MINID', '1')
 try('DEL', scratch_key)
 if redis.acl_check_cmd then
-  if not redis.acl_check_cmd('PUBLISH', channel, '') then
-    refused[#refused + 1] = 'PUBLISH'
-    refused[#refused + 1] = 'NOPERM this user may not PUBLISH to ' .. channel
+  if not redis.acl_check_cmd(publish_with, channel, '') then
+    refused[#refused + 1] = publish_with
+    refused[#refused + 1] = 'NOPERM this user may not ' .. publish_with .. ' to ' .. channel
   end
+elseif publish_with == 'SPUBLISH' then
+  try('SPUBLISH', channel, greeting)
 else
   try('PUBLISH', channel, greeting)
 end

@@ -16,16 +16,17 @@
 --       4 channel             of the notices
 --       5 max_events          integer > 0, approximate length of the stream
 --       6 applied_ttl_ms      integer > 0
---       7 scope               "all", "backend" or "target"
---       8 scope_target        encoded target of the scope, "" for all
---       9 scope_names         members of a JSON object: backend and model of the scope
---      10 details             members of a JSON object: who clears
---      11.. two per target:   encoded target, names (members of a JSON object: backend and model)
+--       7 publish_with        "PUBLISH", or "SPUBLISH" where channels belong to slots
+--       8 scope               "all", "backend" or "target"
+--       9 scope_target        encoded target of the scope, "" for all
+--      10 scope_names         members of a JSON object: backend and model of the scope
+--      11 details             members of a JSON object: who clears
+--      12.. two per target:   encoded target, names (members of a JSON object: backend and model)
 -- returns {reply, now_ms}     reply is JSON: {"epoch":…,"cleared":[[event_id, encoded target], …]}
 --         {"", now_ms, target, …}  nothing done, these were not named
 --         an error SUPERSEDED when a later call of the same client has already been applied
 
-local FIRST_TARGET = 11
+local FIRST_TARGET = 12
 local ARGUMENTS_PER_TARGET = 2
 local FIRST_LIMIT_KEY = 7
 local CLEARS_KEPT_MS = 24 * 3600 * 1000
@@ -33,16 +34,24 @@ local CLEARS_KEPT_MS = 24 * 3600 * 1000
 local order_key, active_key, causes_key, events_key, applied_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local clears_key = KEYS[6]
 local call_number, new_epoch, run_id = tonumber(ARGV[1]), ARGV[2], ARGV[3]
-local channel, max_events, applied_ttl_ms = ARGV[4], ARGV[5], ARGV[6]
-local scope, scope_target, scope_names, details = ARGV[7], ARGV[8], ARGV[9], ARGV[10]
+local channel, max_events, applied_ttl_ms, publish_with = ARGV[4], ARGV[5], ARGV[6], ARGV[7]
+local scope, scope_target, scope_names, details = ARGV[8], ARGV[9], ARGV[10], ARGV[11]
 
 local function integer(number)
   return string.format('%.0f', number)
 end
 
 -- A right that is missing must be found before the first write: Redis does not undo a script that fails half-way.
-if redis.acl_check_cmd and not redis.acl_check_cmd('PUBLISH', channel, '') then
-  return redis.error_reply('NOPERM this user may not PUBLISH to ' .. channel)
+if redis.acl_check_cmd and not redis.acl_check_cmd(publish_with, channel, '') then
+  return redis.error_reply('NOPERM this user may not ' .. publish_with .. ' to ' .. channel)
+end
+
+local function publish(message)
+  if publish_with == 'SPUBLISH' then
+    redis.call('SPUBLISH', channel, message)
+  else
+    redis.call('PUBLISH', channel, message)
+  end
 end
 
 local time = redis.call('TIME')
@@ -108,7 +117,7 @@ for first = FIRST_TARGET, #ARGV, ARGUMENTS_PER_TARGET do
   redis.call('HDEL', causes_key, target)
   if math.max(in_key, in_index) > now_ms then
     local event_id = append(names)
-    redis.call('PUBLISH', channel, '{"version":1,"kind":"clear","epoch":"' .. epoch .. '","id":"' .. event_id
+    publish('{"version":1,"kind":"clear","epoch":"' .. epoch .. '","id":"' .. event_id
       .. '","previous_id":"' .. previous_id .. '","now_ms":' .. integer(now_ms) .. ',"resume_at_ms":0,"wait_ms":0,'
       .. names .. ',' .. details .. '}')
     previous_id = event_id

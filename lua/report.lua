@@ -17,7 +17,8 @@
 --       4 channel             of the notices
 --       5 max_events          integer > 0, approximate length of the stream
 --       6 applied_ttl_ms      integer > 0
---       7.. five per report:  position of the limit's key in KEYS, encoded target,
+--       7 publish_with        "PUBLISH", or "SPUBLISH" where channels belong to slots
+--       8.. five per report:  position of the limit's key in KEYS, encoded target,
 --                             wait_ms (integer >= 0, already clamped), age_ms (integer >= 0, since it was made),
 --                             details (members of a JSON object)
 -- returns {reply, now_ms}     reply is JSON: {"epoch":…,"results":
@@ -26,7 +27,7 @@
 --                             is not known; cleared is 1 where the report is older than a clear and limits nothing
 --         an error SUPERSEDED when a later call of the same client has already been applied
 
-local FIRST_REPORT = 7
+local FIRST_REPORT = 8
 local ARGUMENTS_PER_REPORT = 5
 local EXPIRED_PER_CALL = 100
 local EXPIRY_SLACK_MS = 60 * 1000
@@ -34,15 +35,23 @@ local EXPIRY_SLACK_MS = 60 * 1000
 local order_key, active_key, causes_key, events_key, applied_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local clears_key = KEYS[6]
 local call_number, new_epoch, run_id = tonumber(ARGV[1]), ARGV[2], ARGV[3]
-local channel, max_events, applied_ttl_ms = ARGV[4], ARGV[5], ARGV[6]
+local channel, max_events, applied_ttl_ms, publish_with = ARGV[4], ARGV[5], ARGV[6], ARGV[7]
 
 local function integer(number)
   return string.format('%.0f', number)
 end
 
 -- A right that is missing must be found before the first write: Redis does not undo a script that fails half-way.
-if redis.acl_check_cmd and not redis.acl_check_cmd('PUBLISH', channel, '') then
-  return redis.error_reply('NOPERM this user may not PUBLISH to ' .. channel)
+if redis.acl_check_cmd and not redis.acl_check_cmd(publish_with, channel, '') then
+  return redis.error_reply('NOPERM this user may not ' .. publish_with .. ' to ' .. channel)
+end
+
+local function publish(message)
+  if publish_with == 'SPUBLISH' then
+    redis.call('SPUBLISH', channel, message)
+  else
+    redis.call('PUBLISH', channel, message)
+  end
 end
 
 local time = redis.call('TIME')
@@ -160,7 +169,7 @@ if latest_ms > 0 then
       redis.call('ZADD', active_key, resume_at, target)
       redis.call('HSET', causes_key, target,
         state.cause_id .. '|' .. state.cause_wait_ms .. '|{' .. state.details .. '}')
-      redis.call('PUBLISH', channel, '{"version":1,"kind":"limit","epoch":"' .. epoch .. '","id":"' .. state.cause_id
+      publish('{"version":1,"kind":"limit","epoch":"' .. epoch .. '","id":"' .. state.cause_id
         .. '","previous_id":"' .. previous_id .. '","now_ms":' .. integer(now_ms) .. ',"resume_at_ms":' .. resume_at
         .. ',"wait_ms":' .. state.cause_wait_ms .. ',' .. state.details .. '}')
       previous_id = state.cause_id

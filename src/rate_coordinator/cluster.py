@@ -13,6 +13,9 @@ from rate_coordinator.errors import CoordinatorUnavailable
 from rate_coordinator.link import Link, unavailable
 from rate_coordinator.nodes import Dial, Guide, Node, Unlocatable
 
+SHARDED_SINCE = (7, 0)
+"""From this version on, channels belong to slots: a notice goes to one shard instead of every node."""
+
 MOST_GUIDES = 32
 """How many nodes are remembered; a cluster may have a thousand."""
 
@@ -27,8 +30,6 @@ class ClusterLocator:
         dial: How to connect to a node.
         seconds: Longest time that one of them may take to answer.
     """
-
-    sharded = False
 
     def __init__(self, address: str, seeds: Iterable[Node], slot: int, dial: Dial, seconds: float) -> None:
         self._address = address
@@ -72,7 +73,15 @@ class ClusterLocator:
         raise kind(f"Redis at {self._address} is not available: {what} ({reasons})") from refusals[0].__cause__
 
     async def check(self, link: Link) -> None:
-        """Nothing: a node answers whatever is asked for a slot that it does not serve by saying so."""
+        """Find out whether channels belong to slots there. Whether it is the right node, it says by itself each time.
+
+        A namespace's scripts run on the same one node that is listened to, so that publishers and listeners cannot
+        disagree about it, whatever the other nodes are. When a node is upgraded, it breaks every connection.
+        """
+        await link.greet()
+        if not link.version:
+            raise Unlocatable(f"Redis at {link.address} cannot be used: it does not tell its version (INFO)")
+        link.sharded = link.version_info >= SHARDED_SINCE
 
     async def aclose(self) -> None:
         """Close the connections for asking."""

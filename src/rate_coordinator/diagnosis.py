@@ -151,7 +151,7 @@ class _Examination:
                 await listener.send("PING")
                 await listener.read()
         except ResponseError as error:
-            return {"SUBSCRIBE": str(error)}
+            return {"SSUBSCRIBE" if listener.sharded else "SUBSCRIBE": str(error)}
         return {}
 
     async def _measure_round_trips(self) -> None:
@@ -177,7 +177,7 @@ class _Examination:
             async with self._bounded():
                 sent_at = clock.now()
                 greeting = f'{{"version":1,"kind":"ping","token":"{token}"}}'
-                await sender.send("PUBLISH", self._keys.notices, greeting)
+                await sender.send(sender.publish_with, self._keys.notices, greeting)
                 while token.encode() not in (await listener.read())[-1]:
                     pass
                 delays.append(clock.now() - sent_at)

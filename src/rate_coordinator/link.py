@@ -14,7 +14,6 @@ from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import (
     AskError,
     ClusterDownError,
-    NoPermissionError,
     NoScriptError,
     ReadOnlyError,
     RedisError,
@@ -41,12 +40,12 @@ class Link:
     Args:
         connection: It, open.
         address: How it is shown, without secrets.
-        sharded: Whether its channels belong to one slot of a cluster, where the server has such channels.
     """
 
-    def __init__(self, connection: AbstractConnection, address: str, *, sharded: bool = False) -> None:
+    def __init__(self, connection: AbstractConnection, address: str) -> None:
         self.address = address
-        self.sharded = sharded
+        self.sharded = False
+        """Whether channels belong to slots, as in a cluster from Redis 7 on."""
         self.run_id = ""
         self.version = ""
         self._connection = connection
@@ -113,31 +112,24 @@ class Link:
     async def subscribe(self, channel: str) -> None:
         """Subscribe to a channel and wait until the server says that it is done; its messages come from ``read``.
 
-        A namespace's scripts run on one node of a cluster, and that is the node that is listened to: whether channels
-        belong to slots there is a property of this one server, so that listeners and publishers cannot disagree.
-
         Raises:
             CoordinatorUnavailable: The connection broke, or this is not the server to ask.
             redis.exceptions.ResponseError: The server refused.
         """
-        if self.sharded:
-            try:
-                await self._subscribe("SSUBSCRIBE", channel)
-                return
-            except NoPermissionError:
-                raise
-            except ResponseError:
-                # A server before Redis 7 does not know it.
-                pass
-        await self._subscribe("SUBSCRIBE", channel)
-
-    async def _subscribe(self, command: str, channel: str) -> None:
+        command = "SSUBSCRIBE" if self.sharded else "SUBSCRIBE"
         await self.send(command, channel)
         while (await self.read())[0] != command.lower().encode():
             pass
 
+    @property
+    def publish_with(self) -> str:
+        """The command whose messages are heard by those who subscribed."""
+        return "SPUBLISH" if self.sharded else "PUBLISH"
+
     async def greet(self) -> None:
         """Ask which server this is: its run ID tells it from another, or from itself before a restart."""
+        if self.run_id:
+            return
         try:
             info = await self.call("INFO", "server")
         except ResponseError:
@@ -146,19 +138,23 @@ class Link:
         self.run_id = fields.get("run_id", "")
         self.version = fields.get("redis_version", "")
 
+    @property
+    def version_info(self) -> tuple[int, ...]:
+        """The version as numbers: of Redis, or of the Redis that the server is compatible with. Empty if unknown."""
+        return tuple(int(part) for part in self.version.split(".")[:2] if part.isdecimal())
+
     async def aclose(self) -> None:
         """Close the connection. Safe to call twice."""
         await self._connection.disconnect(nowait=True)
 
 
-async def open_link(connection: AbstractConnection, address: str, seconds: float, *, sharded: bool = False) -> Link:
+async def open_link(connection: AbstractConnection, address: str, seconds: float) -> Link:
     """Connect, log in and select the database.
 
     Args:
         connection: Of redis-py, not open yet.
         address: How it is shown, without secrets.
         seconds: Longest time that this takes.
-        sharded: See ``Link``.
 
     Raises:
         CoordinatorUnavailable: That failed, or took longer.
@@ -166,7 +162,7 @@ async def open_link(connection: AbstractConnection, address: str, seconds: float
     try:
         async with asyncio.timeout(seconds):
             await connection.connect()  # type: ignore[no-untyped-call]
-        return Link(connection, address, sharded=sharded)
+        return Link(connection, address)
     except FAILURES as error:
         await connection.disconnect(nowait=True)
         raise unavailable(address, error, f"no connection within {seconds:.3g} s") from error

@@ -35,9 +35,6 @@ class Unlocatable(CoordinatorUnavailable):
 class Locator(Protocol):
     """Knows how to find the one node that a namespace's keys are on."""
 
-    sharded: bool
-    """Whether channels belong to slots there."""
-
     async def locate(self, *, anew: bool) -> Node:
         """Ask where the node is, now.
 
@@ -51,7 +48,7 @@ class Locator(Protocol):
         ...
 
     async def check(self, link: Link) -> None:
-        """Make sure that a link leads to the node that was meant.
+        """Make sure that a link leads to the node that was meant, and find out what kind of node it is.
 
         Raises:
             CoordinatorUnavailable: It does not.

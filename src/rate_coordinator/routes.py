@@ -134,7 +134,7 @@ class Located:
     async def _open_once(self) -> Link:
         self._node = node = await self._locator.locate(anew=True)
         seconds = ONE_NODE_SHARE * self._seconds
-        link = await open_link(self._dial(node), self._named(node), seconds, sharded=self._locator.sharded)
+        link = await open_link(self._dial(node), self._named(node), seconds)
         try:
             async with asyncio.timeout(seconds):
                 await self._locator.check(link)

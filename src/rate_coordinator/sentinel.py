@@ -25,8 +25,6 @@ class SentinelLocator:
         seconds: Longest time that one of them may take to answer.
     """
 
-    sharded = False
-
     def __init__(self, address: str, sentinels: Iterable[Node], service: str, dial: Dial, seconds: float) -> None:
         self._address = address
         self._guides = [Guide(node, dial, seconds) for node in sentinels]

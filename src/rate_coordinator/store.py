@@ -227,7 +227,8 @@ class Store:
                     raise ServerUnsuitable(
                         f"Redis at {self.endpoint.address} is {link.version}; 6.2 or newer is needed"
                     )
-            return await link.run(script("check"), [self.keys.scratch], [self.keys.notices, GREETING])
+            arguments = [self.keys.notices, GREETING, link.publish_with]
+            return await link.run(script("check"), [self.keys.scratch], arguments)
 
         flat = await self._exchange(exchange)
         return [(name.decode(), text.decode()) for name, text in zip(flat[::2], flat[1::2], strict=True)]
@@ -284,8 +285,8 @@ class Store:
         return fixed + [keys.limit(target) for target in targets]
 
     def _head(self, link: Link, call_number: int) -> list[Any]:
-        new_epoch = secrets.token_hex(8)
-        return [call_number, new_epoch, link.run_id, self.keys.notices, self._max_events, APPLIED_TTL_MS]
+        new_epoch, channel = secrets.token_hex(8), self.keys.notices
+        return [call_number, new_epoch, link.run_id, channel, self._max_events, APPLIED_TTL_MS, link.publish_with]
 
     def _read_reply(self, answer: Any) -> tuple[Reply, dict[str, Any]]:
         body = json.loads(answer[0])

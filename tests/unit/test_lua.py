@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,8 @@ SINCE = {
     "ZSCORE": (1, 2),
 }
 """Commands that scripts may use, with the version that brought what is used of them: SET … PXAT, XTRIM … MINID."""
+ONLY_WHERE_TOLD = {"SPUBLISH"}
+"""Newer commands, used only where the caller knows that the server has them."""
 OPTIONS_SINCE = {
     "LIMIT": (1, 0, 5),
     "MAXLEN": (5, 0),
@@ -44,7 +47,7 @@ OPTIONS_SINCE = {
     "WITHSCORES": (1, 2),
 }
 OLDEST_SERVER = (6, 2)
-WITHOUT_KEY = {"TIME", "PUBLISH"}
+WITHOUT_KEY = {"TIME", "PUBLISH", "SPUBLISH"}
 FUNCTIONS = {"call", "pcall", "error_reply", "acl_check_cmd"}
 
 each_script = pytest.mark.parametrize("name", sorted(TEXTS))
@@ -128,8 +131,8 @@ def test_only_commands_and_options_of_the_oldest_supported_server_are_used(name:
     options = {literal for literal in literals if re.fullmatch(r"[A-Z]+", literal)}
 
     assert calls
-    assert {call.command for call in calls} <= SINCE.keys()
-    assert options <= OPTIONS_SINCE.keys()
+    assert {call.command for call in calls} - ONLY_WHERE_TOLD <= SINCE.keys()
+    assert options - ONLY_WHERE_TOLD <= OPTIONS_SINCE.keys()
     assert max([*SINCE.values(), *OPTIONS_SINCE.values()]) <= OLDEST_SERVER
 
 
@@ -142,6 +145,20 @@ def test_only_functions_that_every_server_has_are_used_or_they_are_asked_for_fir
         if "redis.acl_check_cmd(" in line and "if redis.acl_check_cmd and" not in line:
             before = text[: text.index(line)].rstrip().splitlines()[-1]
             assert before.strip() == "if redis.acl_check_cmd then"
+
+
+@each_script
+def test_a_notice_is_published_only_with_the_command_that_the_caller_says(name: str) -> None:
+    """P29: who publishes with another one than listeners use is heard by nobody."""
+    lines = [line.strip() for line in TEXTS[name].splitlines()]
+    publishing = [call.command for call in Script(TEXTS[name]).calls() if call.command in ("PUBLISH", "SPUBLISH")]
+
+    assert publishing in ([], ["SPUBLISH", "PUBLISH"])
+    for before, line in pairwise(lines):
+        if re.search(r"\('SPUBLISH',", line):
+            assert before.removeprefix("else") == "if publish_with == 'SPUBLISH' then"
+        elif re.search(r"\('PUBLISH',", line):
+            assert before == "else"
 
 
 def test_the_check_at_start_tries_every_command_that_the_other_scripts_use() -> None:
