@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from rate_coordinator import clock
 from rate_coordinator.mirror import Limit, Mirror
-from rate_coordinator.models import FIRST_ID, ActiveLimit, Explanation, RateLimitEvent
+from rate_coordinator.models import FIRST_ID, ActiveLimit, EntryId, Explanation, RateLimitEvent
 from rate_coordinator.targets import Target
 
 
@@ -35,7 +35,8 @@ def explain(mirror: Mirror, target: Target, events: Sequence[RateLimitEvent], at
     limits = [limit for limit in map(mirror.limit, scope) if limit is not None and limit.deadline > at]
     limit = max(limits, key=lambda limit: limit.deadline, default=None)
     cause = _cause(limit, events) if limit else None
-    before = [event for event in events if event.target in scope and (cause is None or event.id != cause.id)]
+    others = [event for event in events if event.target in scope and (cause is None or event.id != cause.id)]
+    since = [event for event in others if cause and EntryId.parse(event.id) > EntryId.parse(cause.id)]
     remaining = max(0.0, mirror.lifts_at(target) - at)
     return Explanation(
         backend=target.backend,
@@ -44,7 +45,8 @@ def explain(mirror: Mirror, target: Target, events: Sequence[RateLimitEvent], at
         seconds_remaining=remaining,
         resume_at=clock.server_time(limit.resume_at_ms) if limit else None,
         cause=cause,
-        before=tuple(before),
+        before=tuple(others[len(since) :]),
+        since=tuple(since),
     )
 
 

@@ -41,12 +41,17 @@ class EntryId(NamedTuple):
         return f"{self.ms}-{self.seq}"
 
 
+LARGEST_PART = 2**64 - 1
+
+
 @lru_cache(maxsize=256)
 def _parse_entry_id(text: str) -> EntryId:
     # Kept for a while: the ID of one notice is needed in several places.
     ms, separator, seq = text.partition("-")
     if not (separator and ms.isdecimal() and seq.isdecimal() and len(text) <= 41):
         raise ValueError(f"a stream entry ID looks like 1526919030474-55, not {text!r:.80}")
+    if int(ms) > LARGEST_PART or int(seq) > LARGEST_PART:
+        raise ValueError(f"the parts of a stream entry ID have 64 bits, but not those of {text!r:.80}")
     return EntryId(int(ms), int(seq))
 
 
@@ -237,7 +242,9 @@ class Explanation(_Frozen):
     cause: RateLimitEvent | None
     """The report that set the present resume time; None when clear."""
     before: tuple[RateLimitEvent, ...]
-    """Earlier reports and clears of the same target and its backend, newest first."""
+    """Reports and clears of the same target and its backend that came before the cause, newest first."""
+    since: tuple[RateLimitEvent, ...] = ()
+    """Those that came after the cause and changed nothing, newest first."""
 
 
 class Health(_Frozen):

@@ -427,7 +427,8 @@ async def test_explain_tells_which_report_set_the_resume_time(place: Place, make
     assert told.cause.clamped == "above_cap"
     assert told.resume_at == told.cause.resume_at
     assert 3590 < told.seconds_remaining <= 3600
-    assert [event.job_id for event in told.before] == ["third", "first"]
+    assert [event.job_id for event in told.before] == ["first"]
+    assert [event.job_id for event in told.since] == ["third"]
     of_model = await one.explain("claude", "opus")
     assert of_model.limited
     assert of_model.cause == told.cause

@@ -100,7 +100,8 @@ def test_a_limit_is_explained_by_the_event_that_set_it_and_those_before() -> Non
     assert explanation.seconds_remaining == pytest.approx(30.0)
     assert explanation.resume_at == server_time(NOW_MS + 30_000)
     assert explanation.cause == cause
-    assert explanation.before == (events[0], events[3])
+    assert explanation.since == (events[0],)
+    assert explanation.before == (events[3],)
 
 
 def test_a_cause_that_the_stream_no_longer_holds_is_told_from_what_is_kept_beside_the_limit() -> None:
@@ -138,7 +139,7 @@ def test_a_model_is_explained_by_the_longer_of_its_own_limit_and_its_backends(
 
     assert explanation.cause == (of_backend if backend_seconds > model_seconds else of_model)
     assert explanation.seconds_remaining == pytest.approx(30.0)
-    assert len(explanation.before) == 1
+    assert len(explanation.before) + len(explanation.since) == 1
 
 
 def test_what_is_clear_has_a_past_but_no_cause() -> None:

@@ -36,7 +36,7 @@ def explain(
 async def _explain(chosen: Chosen, backend: str, model: str | None, count: int) -> int:
     async with unstarted(reader(chosen)) as coordinator:
         explanation = await coordinator.explain(backend, model)
-    since, before = _since_and_before(explanation, count)
+    since, before = explanation.since[:count], explanation.before[:count]
     if chosen.as_json:
         say_json(
             {
@@ -53,21 +53,6 @@ async def _explain(chosen: Chosen, backend: str, model: str | None, count: int) 
     for line in _lines(explanation, since, before):
         say(line)
     return 0
-
-
-def _since_and_before(
-    explanation: Explanation, count: int
-) -> tuple[Sequence[RateLimitEvent], Sequence[RateLimitEvent]]:
-    """Return what came after the report that counts, and what came before it: so many of each, newest first."""
-    cause = explanation.cause
-    if cause is None:
-        return (), explanation.before[:count]
-    since = [event for event in explanation.before if _order(event) > _order(cause)]
-    return since[:count], explanation.before[len(since) :][:count]
-
-
-def _order(event: RateLimitEvent) -> tuple[int, ...]:
-    return tuple(int(part) for part in event.id.split("-"))
 
 
 def _lines(explanation: Explanation, since: Sequence[RateLimitEvent], before: Sequence[RateLimitEvent]) -> list[str]:
