@@ -20,6 +20,7 @@ from redis.exceptions import (
     ResponseError,
     TryAgainError,
 )
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from rate_coordinator.errors import CoordinatorUnavailable
 from rate_coordinator.scripts import Script
@@ -61,7 +62,7 @@ class Link:
             redis.exceptions.ResponseError: The server answered with an error.
         """
         try:
-            await self._connection.send_packed_command(_pack(command), check_health=False)
+            await self._write(command)
             return await self._connection.read_response(disable_decoding=True)
         except ELSEWHERE as error:
             raise unavailable(self.address, error) from error
@@ -87,7 +88,7 @@ class Link:
             CoordinatorUnavailable: The connection broke.
         """
         try:
-            await self._connection.send_packed_command(_pack(command), check_health=False)
+            await self._write(command)
         except FAILURES as error:
             raise unavailable(self.address, error) from error
 
@@ -125,6 +126,12 @@ class Link:
     def publish_with(self) -> str:
         """The command whose messages are heard by those who subscribed."""
         return "SPUBLISH" if self.sharded else "PUBLISH"
+
+    async def _write(self, command: Sequence[str | bytes | int]) -> None:
+        # redis-py would connect anew by itself, without our subscription and to nobody's knowledge.
+        if not self._connection.is_connected:
+            raise RedisConnectionError("the connection is closed")
+        await self._connection.send_packed_command(_pack(command), check_health=False)
 
     async def greet(self) -> None:
         """Ask which server this is: its run ID tells it from another, or from itself before a restart."""

@@ -249,12 +249,13 @@ class Store:
             async with asyncio.timeout(self.endpoint.command_timeout), self._lock:
                 if self._link is not None and not self.endpoint.is_current(self._link):
                     await self.aclose()
-                if self._link is None:
-                    link = await self.endpoint.open()
-                    self._link = link
+                link = self._link
+                if link is None:
+                    link = self._link = await self.endpoint.open()
                     await self._guarded(link.greet())
                 started = clock.now()
-                result = await self._guarded(exchange(self._link))
+                # Not self._link: another task may have closed it meanwhile, and then this says so.
+                result = await self._guarded(exchange(link))
                 self.round_trip_seconds = clock.now() - started
                 self.calls += 1
                 return result
