@@ -10,10 +10,14 @@ class Backoff:
     """Exponential back-off with full jitter.
 
     Source: M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
+
+    Args:
+        first_seconds: The first delay is a random time of up to this; each one doubles it.
     """
 
-    def __init__(self) -> None:
-        self._ceiling = FIRST_SECONDS
+    def __init__(self, first_seconds: float = FIRST_SECONDS) -> None:
+        self._first = first_seconds
+        self._ceiling = first_seconds
 
     def next_delay(self, chance: float) -> float:
         """Return the next delay in seconds.
@@ -27,4 +31,4 @@ class Backoff:
 
     def reset(self) -> None:
         """Begin anew: it worked."""
-        self._ceiling = FIRST_SECONDS
+        self._ceiling = self._first

@@ -13,6 +13,7 @@ from weakref import WeakSet
 from redis.exceptions import NoPermissionError
 
 from rate_coordinator import clock
+from rate_coordinator.condition import Condition
 from rate_coordinator.connection import Endpoint, unavailable
 from rate_coordinator.errors import (
     CoordinatorClosed,
@@ -52,6 +53,7 @@ class Engine:
         self.endpoint = endpoint
         self.settings = settings
         self.keys = Keys(settings.namespace)
+        self.condition = Condition(endpoint.address)
         self.mirror = Mirror()
         self.log = EventLog(settings.max_events)
         self.waiters = Waiters(self.mirror, settings.wake_margin_seconds, settings.wake_jitter_seconds)
@@ -61,7 +63,15 @@ class Engine:
             self.store, self.mirror, self.log, self.waiters, self.hub, settings.max_events, self._restore
         )
         self.subscription = Subscription(
-            endpoint, self.keys.notices, settings, self.synchroniser.heard, self.synchroniser.synchronise, self._in_step
+            endpoint,
+            self.keys.notices,
+            settings,
+            self.synchroniser.heard,
+            self.synchroniser.synchronise,
+            # Where the listener's peer was gone, a call on its way waits for an answer that will not come.
+            self.store.aclose,
+            self._in_step,
+            self.condition,
         )
         self.outbox = Outbox(
             self.store,
@@ -72,12 +82,10 @@ class Engine:
             settings.reporter,
             settings.max_buffered_reports,
             settings.command_timeout,
+            self.condition,
         )
         self._loop: asyncio.AbstractEventLoop | None = None
         self._forked = False
-        self._hears = False
-        self._degraded_at: float | None = None
-        self._last_error: str | None = None
         self._starting: asyncio.Task[None] | None = None
         self._starters = 0
         self._degraded_ok = False
@@ -156,28 +164,17 @@ class Engine:
         """Redis can be heard and read again, or it can no more."""
         if in_step:
             self.outbox.retry_now()
-        if in_step == self._hears:
-            return
-        self._hears = in_step
-        if in_step:
-            logger.info("in step with Redis", extra={"address": self.endpoint.address})
-        else:
-            logger.warning(
-                "Redis cannot be heard; going on from what is known", extra={"address": self.endpoint.address}
-            )
-        self._degraded_at = None if in_step else clock.now()
+        self.condition.hears(in_step)
 
     def health(self) -> Health:
         """Return how it is doing."""
-        degraded = self.state == "running" and (not self._hears or self.outbox.offline)
-        running = "degraded" if degraded else "connected"
-        errors = (self.subscription.last_error, self.outbox.last_error, self._last_error)
+        running = "degraded" if self.condition.degraded else "connected"
         return Health(
             state=running if self.state == "running" else self.state,
             address=self.endpoint.address,
             namespace=self.settings.namespace,
-            degraded_seconds=clock.now() - self._degraded_at if degraded and self._degraded_at else 0.0,
-            last_error=next((error for error in errors if error), None),
+            degraded_seconds=self.condition.degraded_seconds if self.state == "running" else 0.0,
+            last_error=self.condition.last_error,
             round_trip_seconds=self.store.round_trip_seconds,
             notices_received=self.subscription.received,
             notices_unreadable=self.subscription.unreadable,
@@ -211,7 +208,6 @@ class Engine:
             except TimeoutError as error:
                 silence = f"no answer within {self.settings.connect_timeout:g} s"
                 raise unavailable(self.endpoint.address, error, silence) from error
-            self._hears = True
         except CoordinatorUnavailable as error:
             if isinstance(error.__cause__, NoPermissionError):
                 await self._undo_start()
@@ -220,9 +216,8 @@ class Engine:
                 await self._undo_start()
                 raise
             await self.subscription.aclose()
-            self._last_error = str(error)
-            self._degraded_at = clock.now()
-            logger.warning("started without Redis", extra={"error": str(error)})
+            self.condition.failed(error)
+            self.condition.hears(False)
         except BaseException:
             await self._undo_start()
             raise

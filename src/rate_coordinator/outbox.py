@@ -18,6 +18,7 @@ from functools import partial
 
 from rate_coordinator import clock
 from rate_coordinator.backoff import Backoff
+from rate_coordinator.condition import Condition
 from rate_coordinator.errors import CoordinatorUnavailable
 from rate_coordinator.eventlog import MakeEvent
 from rate_coordinator.mirror import Mirror
@@ -60,6 +61,7 @@ class Outbox:
         reporter: Name under which this process reports.
         capacity: How many reports are kept while Redis is away.
         patience: Seconds after which a caller is told that Redis does not answer, whatever the sending does.
+        condition: Told what goes wrong, and whether what is reported can be delivered.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class Outbox:
         reporter: str,
         capacity: int,
         patience: float,
+        condition: Condition,
     ) -> None:
         self.delivered = 0
         self.dropped = 0
@@ -84,6 +87,7 @@ class Outbox:
         self._reporter = reporter
         self._capacity = capacity
         self._patience = patience
+        self._condition = condition
         self._numbers = itertools.count(1)
         self._order = itertools.count()
         self._queue: dict[int, Report | _Clear] = {}
@@ -272,6 +276,7 @@ class Outbox:
 
     def _note(self, error: Exception) -> None:
         self.last_error = str(error)
+        self._condition.failed(error)
         if not isinstance(error, CoordinatorUnavailable):
             # Whatever it is, it must not end the sending: what is kept would be lost with it.
             logger.error("a call failed in a way that was not foreseen", exc_info=error)
@@ -300,7 +305,7 @@ class Outbox:
         if not self._offline:
             self._offline = True
             self._idle.set()
-            logger.warning("reports cannot be delivered and are kept", extra={"error": str(error)})
+            self._condition.delivers(False)
         for report in reports:
             self._give_up_on(report, error)
         for key, item in list(self._queue.items()):
@@ -315,7 +320,7 @@ class Outbox:
         if self._offline:
             self._offline = False
             self._by_deadline = []
-            logger.info("reports are delivered again", extra={"buffered": len(self._queue)})
+            self._condition.delivers(True)
 
     async def _pause(self, backoff: Backoff) -> None:
         self._retry_now.clear()

@@ -17,6 +17,7 @@ from redis.exceptions import RedisError
 
 from rate_coordinator import clock
 from rate_coordinator.backoff import Backoff
+from rate_coordinator.condition import Condition
 from rate_coordinator.connection import Endpoint, Link, unavailable
 from rate_coordinator.errors import CoordinatorError, CoordinatorUnavailable
 from rate_coordinator.models import Notice
@@ -26,7 +27,13 @@ from rate_coordinator.wire import Unreadable, read_notice
 logger = logging.getLogger(__name__)
 
 STABLE_SECONDS = 5.0
-"""A connection that lasted longer is renewed at once when it breaks."""
+"""A connection that lasted longer counts as one that worked when it breaks."""
+
+SPREAD_SECONDS = 1.0
+"""Over how long a fleet spreads its first attempt after a break: at once would be everybody in the same instant."""
+
+RECONNECT_SECONDS = 2.5
+"""Longest time that one attempt to connect anew takes: with the longest pause, a listener is back within 5 seconds."""
 
 
 class Subscription:
@@ -38,7 +45,9 @@ class Subscription:
         settings: How often to ping and to re-synchronise.
         heard: Takes in a notice and when it was received; returns whether a snapshot is needed now.
         synchronise: Reads a snapshot; returns whether another one is needed at once.
+        renewed: Called when a new connection hears, before the first snapshot is read over it.
         in_step: Told when Redis can be heard and read again, and when it can no more.
+        condition: Told what goes wrong.
     """
 
     def __init__(
@@ -48,31 +57,37 @@ class Subscription:
         settings: Settings,
         heard: Callable[[Notice, float], bool],
         synchronise: Callable[[], Awaitable[bool]],
+        renewed: Callable[[], Awaitable[None]],
         in_step: Callable[[bool], None],
+        condition: Condition,
     ) -> None:
         self.received = 0
         self.unreadable = 0
         self.reconnects = 0
-        self.last_error: str | None = None
         self._endpoint = endpoint
         self._channel = channel
         self._settings = settings
         self._heard = heard
         self._synchronise = synchronise
+        self._renewed = renewed
         self._in_step = in_step
+        self._condition = condition
         self._link: Link | None = None
         self._alive = asyncio.Event()
         self._wanted = asyncio.Event()
 
-    async def connect(self) -> None:
+    async def connect(self, longest_seconds: float = math.inf) -> None:
         """Subscribe and wait until the server says that it is done.
 
+        Args:
+            longest_seconds: How long that may take; never longer than the connect timeout.
+
         Raises:
-            CoordinatorUnavailable: That failed, or took longer than the connect timeout.
+            CoordinatorUnavailable: That failed, or took too long.
         """
         link: Link | None = None
         try:
-            async with asyncio.timeout(self._settings.connect_timeout):
+            async with asyncio.timeout(min(self._settings.connect_timeout, longest_seconds)):
                 link = await self._endpoint.open()
                 await link.subscribe(self._channel)
         except BaseException as error:
@@ -89,14 +104,15 @@ class Subscription:
 
     async def run(self) -> None:
         """Listen until cancelled, whatever happens."""
-        backoff = Backoff()
+        backoff = Backoff(SPREAD_SECONDS)
         try:
             while True:
                 began = math.inf
                 try:
                     if self._link is None:
-                        await self.connect()
+                        await self.connect(RECONNECT_SECONDS)
                         self.reconnects += 1
+                        await self._renewed()
                         self._wanted.set()
                     began = clock.now()
                     await self._session(self._link)  # type: ignore[arg-type]
@@ -191,7 +207,8 @@ class Subscription:
             try:
                 if await self._synchronise():
                     self._wanted.set()
-            except CoordinatorError as error:
+            except Exception as error:
+                # Whatever it is, it does not keep from hearing notices.
                 self._note(error)
                 self._in_step(False)
                 self._wanted.set()
@@ -201,11 +218,10 @@ class Subscription:
                 self._in_step(True)
 
     def _note(self, error: Exception) -> None:
-        self.last_error = str(error)
-        if isinstance(error, (CoordinatorError, RedisError)):
-            logger.info("the subscription broke and will be renewed", extra={"error": str(error)})
-        else:
-            logger.error("the subscription failed in a way that was not foreseen", exc_info=error)
+        self._condition.failed(error)
+        if not isinstance(error, (CoordinatorError, RedisError)):
+            level = logging.DEBUG if self._condition.degraded else logging.ERROR
+            logger.log(level, "the subscription failed in a way that was not foreseen", exc_info=error)
 
 
 def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:
