@@ -86,6 +86,10 @@ class RedisServer:
                     raise RuntimeError(f"{self.binary} did not start:\n{said[-2000:]}") from None
                 time.sleep(0.01)
 
+    def configure(self, **options: str) -> None:
+        """Change its configuration from its next start on."""
+        self._options.update({name.replace("_", "-"): value for name, value in options.items()})
+
     def stop(self) -> None:
         """End it, and everything that it has not written to disk with it."""
         if self._admin is not None:
