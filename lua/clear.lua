@@ -29,6 +29,7 @@
 local FIRST_TARGET = 12
 local ARGUMENTS_PER_TARGET = 2
 local FIRST_LIMIT_KEY = 7
+local FORMAT = 1
 local CLEARS_KEPT_MS = 24 * 3600 * 1000
 
 local order_key, active_key, causes_key, events_key, applied_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
@@ -91,14 +92,19 @@ if #missing > 2 then
   return missing
 end
 
+local order = redis.call('HMGET', order_key, 'epoch', 'notice', 'run_id', 'format')
+-- What a newer version has changed must not be touched; what it has only added does no harm and needs no new number.
+if tonumber(order[4] or 0) > FORMAT then
+  return redis.error_reply('NEWERFORMAT ' .. order[4])
+end
+
 -- IDs repeat or go back after a flush, a deleted stream or a promoted replica; then a new epoch begins.
-local order = redis.call('HMGET', order_key, 'epoch', 'notice', 'run_id')
 local epoch, previous_id, known_run_id = order[1], order[2] or '0-0', order[3] or ''
 local moved = run_id ~= '' and known_run_id ~= '' and run_id ~= known_run_id
 local stream_lost = previous_id ~= '0-0' and redis.call('EXISTS', events_key) == 0
 if not epoch or moved or stream_lost then
   epoch, previous_id = new_epoch, '0-0'
-  redis.call('HSET', order_key, 'epoch', epoch, 'notice', previous_id, 'run_id', run_id)
+  redis.call('HSET', order_key, 'epoch', epoch, 'notice', previous_id, 'run_id', run_id, 'format', integer(FORMAT))
 end
 
 local function append(names)

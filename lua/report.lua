@@ -4,7 +4,7 @@
 -- gets the reply of the first time.
 --
 -- KEYS  1 order               hash    epoch, notice (ID of the last one), run_id of the server that made the epoch,
---                                     expires_at (of index and causes, in ms of the server's clock)
+--                                     expires_at (of index and causes, in ms of the server's clock), format
 --       2 active              zset    target -> resume time
 --       3 causes              hash    target -> "<event ID>|<wait in ms>|<JSON>" of the event that set the resume time
 --       4 events              stream  every report and every clear
@@ -29,6 +29,7 @@
 
 local FIRST_REPORT = 8
 local ARGUMENTS_PER_REPORT = 5
+local FORMAT = 1
 local EXPIRED_PER_CALL = 100
 local EXPIRY_SLACK_MS = 60 * 1000
 
@@ -68,6 +69,12 @@ if applied then
   end
 end
 
+local order = redis.call('HMGET', order_key, 'epoch', 'notice', 'run_id', 'expires_at', 'format')
+-- What a newer version has changed must not be touched; what it has only added does no harm and needs no new number.
+if tonumber(order[5] or 0) > FORMAT then
+  return redis.error_reply('NEWERFORMAT ' .. order[5])
+end
+
 -- A limit leaves its key by itself; the index and the causes are swept here, a bounded number at a time.
 local expired = redis.call('ZRANGEBYSCORE', active_key, '-inf', integer(now_ms), 'LIMIT', '0', EXPIRED_PER_CALL)
 if #expired > 0 then
@@ -76,14 +83,13 @@ if #expired > 0 then
 end
 
 -- IDs repeat or go back after a flush, a deleted stream or a promoted replica; then a new epoch begins.
-local order = redis.call('HMGET', order_key, 'epoch', 'notice', 'run_id', 'expires_at')
 local epoch, previous_id, known_run_id = order[1], order[2] or '0-0', order[3] or ''
 local expires_at = tonumber(order[4] or 0) or 0
 local moved = run_id ~= '' and known_run_id ~= '' and run_id ~= known_run_id
 local stream_lost = previous_id ~= '0-0' and redis.call('EXISTS', events_key) == 0
 if not epoch or moved or stream_lost then
   epoch, previous_id = new_epoch, '0-0'
-  redis.call('HSET', order_key, 'epoch', epoch, 'notice', previous_id, 'run_id', run_id)
+  redis.call('HSET', order_key, 'epoch', epoch, 'notice', previous_id, 'run_id', run_id, 'format', integer(FORMAT))
 end
 
 local function cleared_since(target, made_at_ms)

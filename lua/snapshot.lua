@@ -11,6 +11,7 @@
 -- returns {epoch, notice_id, now_ms, target, resume_at_ms, cause, …}   cause is "" where it is not known
 
 local CAUSES_PER_READ = 500
+local FORMAT = 1
 
 local order_key, active_key, causes_key, events_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local new_epoch, run_id = ARGV[1], ARGV[2]
@@ -22,14 +23,19 @@ end
 local time = redis.call('TIME')
 local now_ms = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 
+local order = redis.call('HMGET', order_key, 'epoch', 'notice', 'run_id', 'format')
+-- What a newer version has changed must not be touched; what it has only added does no harm and needs no new number.
+if tonumber(order[4] or 0) > FORMAT then
+  return redis.error_reply('NEWERFORMAT ' .. order[4])
+end
+
 -- IDs repeat or go back after a flush, a deleted stream or a promoted replica; then a new epoch begins.
-local order = redis.call('HMGET', order_key, 'epoch', 'notice', 'run_id')
 local epoch, notice_id, known_run_id = order[1], order[2] or '0-0', order[3] or ''
 local moved = run_id ~= '' and known_run_id ~= '' and run_id ~= known_run_id
 local stream_lost = notice_id ~= '0-0' and redis.call('EXISTS', events_key) == 0
 if not epoch or moved or stream_lost then
   epoch, notice_id = new_epoch, '0-0'
-  redis.call('HSET', order_key, 'epoch', epoch, 'notice', notice_id, 'run_id', run_id)
+  redis.call('HSET', order_key, 'epoch', epoch, 'notice', notice_id, 'run_id', run_id, 'format', integer(FORMAT))
 end
 
 local snapshot = {epoch, notice_id, integer(now_ms)}

@@ -16,7 +16,11 @@ Reason = Literal["rate_limit", "overloaded", "quota"]
 """Why an upstream refused. Reasons are kept apart and shown; they share no ladder."""
 
 WIRE_VERSION = 1
-"""Version of the JSON in notices and events. Readers ignore what they do not know."""
+"""Version of the keys and of the JSON in notices and events.
+
+It grows only with a change that older readers would get wrong. Then they refuse to touch the namespace and say so;
+what is merely added they ignore.
+"""
 
 
 class EntryId(NamedTuple):

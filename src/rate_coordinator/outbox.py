@@ -19,7 +19,7 @@ from functools import partial
 from rate_coordinator import clock
 from rate_coordinator.backoff import Backoff
 from rate_coordinator.condition import Condition
-from rate_coordinator.errors import CoordinatorUnavailable
+from rate_coordinator.errors import CoordinatorError, CoordinatorUnavailable
 from rate_coordinator.eventlog import MakeEvent
 from rate_coordinator.mirror import Mirror
 from rate_coordinator.models import EntryId, ReportResult
@@ -277,7 +277,7 @@ class Outbox:
     def _note(self, error: Exception) -> None:
         self.last_error = str(error)
         self._condition.failed(error)
-        if not isinstance(error, CoordinatorUnavailable):
+        if not isinstance(error, CoordinatorError):
             # Whatever it is, it must not end the sending: what is kept would be lost with it.
             logger.error("a call failed in a way that was not foreseen", exc_info=error)
 

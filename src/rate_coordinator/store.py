@@ -20,7 +20,7 @@ from rate_coordinator import clock
 from rate_coordinator.connection import Endpoint, Link, unavailable
 from rate_coordinator.errors import ServerUnsuitable
 from rate_coordinator.keys import Keys
-from rate_coordinator.models import FIRST_ID, EntryId, RateLimitEvent, ReportDetails
+from rate_coordinator.models import FIRST_ID, WIRE_VERSION, EntryId, RateLimitEvent, ReportDetails
 from rate_coordinator.scripts import script
 from rate_coordinator.snapshots import Snapshot, SnapshotLimit
 from rate_coordinator.targets import Target
@@ -28,6 +28,8 @@ from rate_coordinator.targets import Target
 OLDEST_VERSION = (6, 2)
 APPLIED_TTL_MS = 6 * 3600 * 1000
 """For how long a call is recognised when it is sent again."""
+NEWER_FORMAT = "NEWERFORMAT"
+"""The error with which a script refuses to touch what a newer version has changed."""
 FIRST_LIMIT_KEY = 7
 """Position of the first limit's key among a script's keys."""
 TARGETS_PER_REINDEX = 1000
@@ -264,6 +266,12 @@ class Store:
                 self.endpoint.address, error, f"no answer within {self.endpoint.command_timeout:g} s"
             ) from error
         except RedisError as error:
+            code, _, rest = str(error).partition(" ")
+            if code == NEWER_FORMAT:
+                raise ServerUnsuitable(
+                    f"namespace {self.keys.namespace!r} on Redis at {self.endpoint.address} is in the format "
+                    f"{rest.split()[0]} of a newer version; this one knows {WIRE_VERSION}: upgrade it"
+                ) from error
             raise unavailable(self.endpoint.address, error) from error
 
     async def _guarded(self, call: Awaitable[T]) -> T:
