@@ -37,8 +37,8 @@ ATTEMPTS = 2
 """How often a call is sent before its callers are told that Redis is away. A single broken connection is no outage."""
 
 
-PROMPT_SECONDS = 0.25
-"""A report that waited longer for its turn is shortened by that, whatever it waited for."""
+PROMPT_SECONDS = 2.0
+"""A report that waited longer for its turn is shortened by that, even if its caller still waits for the answer."""
 
 
 @dataclass(slots=True, eq=False)
@@ -234,10 +234,8 @@ class Outbox:
         backoff = Backoff()
         began = clock.now()
         for attempt in itertools.count(1):
-            # Those that were kept go out in several calls, of which only the first finds Redis away.
             again = attempt > 1 or self._offline
-            prompt = clock.now() - PROMPT_SECONDS
-            wire = [report.to_wire(self._reporter, late=again or report.reported_at < prompt) for report in reports]
+            wire = [report.to_wire(self._reporter, late=again or _is_late(report)) for report in reports]
             try:
                 reply, answers = await self._store.report(number, wire)
             except Exception as error:
@@ -329,3 +327,9 @@ class Outbox:
                 await self._retry_now.wait()
         except TimeoutError:
             pass
+
+
+def _is_late(report: Report) -> bool:
+    """Tell whether a report was kept, which its caller has been told, or waited behind a call that hung."""
+    told = report.settled is None or report.settled.done()
+    return told or clock.now() - report.reported_at > PROMPT_SECONDS
