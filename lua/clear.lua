@@ -107,6 +107,14 @@ if not epoch or moved or stream_lost then
   redis.call('HSET', order_key, 'epoch', epoch, 'notice', previous_id, 'run_id', run_id, 'format', integer(FORMAT))
 end
 
+-- Redis does not undo a script that fails half-way: keys of a wrong type must show before the first write.
+redis.call('HGET', causes_key, '')
+redis.call('ZSCORE', clears_key, '*')
+local events_type = redis.call('TYPE', events_key).ok
+if events_type ~= 'none' and events_type ~= 'stream' then
+  return redis.error_reply('WRONGTYPE ' .. events_key)
+end
+
 local function append(names)
   return redis.call('XADD', events_key, 'MAXLEN', '~', max_events, '*',
     'kind', 'clear', 'wait_ms', '0', 'extended', '0', 'resume_at_ms', '0', 'details', '{' .. names .. ',' .. details .. '}')
@@ -116,7 +124,9 @@ local parts = {}
 local limit_key = FIRST_LIMIT_KEY
 for first = FIRST_TARGET, #ARGV, ARGUMENTS_PER_TARGET do
   local target, names = ARGV[first], ARGV[first + 1]
-  local in_key = tonumber(redis.call('GET', KEYS[limit_key]) or 0) or 0
+  -- A key of another type holds no limit; it is removed all the same.
+  local content = redis.pcall('GET', KEYS[limit_key])
+  local in_key = type(content) == 'string' and tonumber(content) or 0
   local in_index = tonumber(redis.call('ZSCORE', active_key, target) or 0)
   redis.call('DEL', KEYS[limit_key])
   redis.call('ZREM', active_key, target)

@@ -19,7 +19,9 @@ local now_ms = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 local restored = 0
 for position = FIRST_LIMIT_KEY, #KEYS do
   local limit_key, target = KEYS[position], ARGV[position - 1]
-  local in_key = tonumber(redis.call('GET', limit_key) or 0) or 0
+  -- A key of another type holds no limit.
+  local content = redis.pcall('GET', limit_key)
+  local in_key = type(content) == 'string' and tonumber(content) or 0
   local in_index = tonumber(redis.call('ZSCORE', active_key, target) or 0)
   if in_key > now_ms and in_key > in_index then
     redis.call('ZADD', active_key, integer(in_key), target)

@@ -102,6 +102,9 @@ local function cleared_since(target, made_at_ms)
   return false
 end
 
+-- Of a wrong type, it must show before the first write.
+redis.call('ZSCORE', clears_key, '*')
+
 local states = {}
 local results = {}
 local last_report = #ARGV - ARGUMENTS_PER_REPORT + 1
@@ -122,7 +125,9 @@ for first = FIRST_REPORT, last_report, ARGUMENTS_PER_REPORT do
     -- The two are written together: the key is asked only where the index may have been evicted.
     local in_key = in_index
     if in_index <= now_ms then
-      in_key = tonumber(redis.call('GET', limit_key) or 0) or 0
+      -- A key of another type holds no limit; it is replaced by the next one.
+      local content = redis.pcall('GET', limit_key)
+      in_key = type(content) == 'string' and tonumber(content) or 0
     end
     local cause = redis.call('HGET', causes_key, target)
     local cause_id, cause_wait_ms = '', nil

@@ -184,6 +184,7 @@ class Engine:
             resyncs=self.synchroniser.resyncs,
             reconnects=self.subscription.reconnects,
             script_calls=self.store.calls,
+            garbage_removed=self.store.garbage_removed,
             reports_delivered=self.outbox.delivered,
             reports_buffered=self.outbox.buffered,
             reports_dropped=self.outbox.dropped,

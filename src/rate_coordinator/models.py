@@ -276,6 +276,8 @@ class Health(_Frozen):
     """Snapshots that were read."""
     reconnects: int = 0
     script_calls: int = 0
+    garbage_removed: int = 0
+    """Keys of a wrong type, and members of the index that name no target, that have been removed."""
     reports_delivered: int = 0
     reports_buffered: int = 0
     """Reports that wait for Redis to come back."""

@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import secrets
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar
 
 from pydantic import ValidationError
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from rate_coordinator import clock
 from rate_coordinator.connection import Endpoint, Link, unavailable
 from rate_coordinator.errors import ServerUnsuitable
 from rate_coordinator.keys import Keys
-from rate_coordinator.models import FIRST_ID, WIRE_VERSION, EntryId, RateLimitEvent, ReportDetails
+from rate_coordinator.models import FIRST_ID, LATEST_MS, WIRE_VERSION, EntryId, RateLimitEvent, ReportDetails
 from rate_coordinator.scripts import script
 from rate_coordinator.snapshots import Snapshot, SnapshotLimit
 from rate_coordinator.targets import Target
@@ -36,6 +37,8 @@ TARGETS_PER_REINDEX = 1000
 """A call blocks the server for as long as it takes."""
 GREETING = '{"version":1,"kind":"ping"}'
 """A message on the channel that listeners ignore."""
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -89,6 +92,7 @@ class Store:
         self.keys = keys
         self.calls = 0
         self.round_trip_seconds: float | None = None
+        self.garbage_removed = 0
         self._max_events = max_events
         self._client_id = secrets.token_hex(8)
         self._link: Link | None = None
@@ -150,8 +154,16 @@ class Store:
             if answer[0]:
                 reply, body = self._read_reply(answer)
                 return reply, [(Target.decode(target), EntryId.parse(event)) for event, target in body["cleared"]]
+            garbage: list[bytes] = []
             for encoded in answer[2:]:
-                targets.setdefault(Target.decode(encoded.decode()))
+                try:
+                    target = Target.decode(encoded.decode())
+                    if target.encode().encode() != encoded:
+                        raise ValueError(f"{encoded!r} is not how {target} is written")
+                    targets.setdefault(target)
+                except ValueError:
+                    garbage.append(encoded)
+            await self._discard(garbage)
 
     async def snapshot(self) -> tuple[Snapshot, float, float]:
         """Read all active limits.
@@ -169,12 +181,16 @@ class Store:
 
         epoch, notice_id, now_ms, *flat = await self._exchange(exchange)
         received_at = clock.now()
-        limits = tuple(
-            _snapshot_limit(target.decode(), int(resume_at_ms), cause.decode("utf-8", "replace"))
-            for target, resume_at_ms, cause in zip(flat[::3], flat[1::3], flat[2::3], strict=True)
-        )
+        limits: list[SnapshotLimit] = []
+        garbage: list[bytes] = []
+        for target, resume_at_ms, cause in zip(flat[::3], flat[1::3], flat[2::3], strict=True):
+            try:
+                limits.append(_snapshot_limit(target, resume_at_ms, cause.decode("utf-8", "replace")))
+            except (ValueError, OverflowError):
+                garbage.append(target)
+        await self._discard(garbage)
         return (
-            Snapshot(epoch.decode(), EntryId.parse(notice_id.decode()), int(now_ms), limits, run_id),
+            Snapshot(epoch.decode(), EntryId.parse(notice_id.decode()), int(now_ms), tuple(limits), run_id),
             sent_at,
             received_at,
         )
@@ -257,7 +273,12 @@ class Store:
                     await self._guarded(link.greet())
                 started = clock.now()
                 # Not self._link: another task may have closed it meanwhile, and then this says so.
-                result = await self._guarded(exchange(link))
+                try:
+                    result = await self._guarded(exchange(link))
+                except ResponseError:
+                    if not await self._repair(link):
+                        raise
+                    result = await self._guarded(exchange(link))
                 self.round_trip_seconds = clock.now() - started
                 self.calls += 1
                 return result
@@ -273,6 +294,41 @@ class Store:
                     f"{rest.split()[0]} of a newer version; this one knows {WIRE_VERSION}: upgrade it"
                 ) from error
             raise unavailable(self.endpoint.address, error) from error
+
+    async def _discard(self, members: list[bytes]) -> None:
+        """Remove members of the index that name no target, or claim a time that cannot be."""
+        for first in range(0, len(members), TARGETS_PER_REINDEX):
+            some = members[first : first + TARGETS_PER_REINDEX]
+            await self._exchange(lambda link, some=some: link.call("ZREM", self.keys.active, *some))  # type: ignore[misc]
+        if members:
+            level = logging.WARNING if not self.garbage_removed else logging.DEBUG
+            self.garbage_removed += len(members)
+            logger.log(
+                level, "members of the index made no sense and have been removed", extra={"members": len(members)}
+            )
+
+    async def _repair(self, link: Link) -> bool:
+        """Remove keys of another type than ours, on which calls fail for ever; return whether there were any.
+
+        Which error it was is not asked: its words differ between servers. A call that met such a key has done nothing
+        yet, so that it may be made again.
+        """
+        if link is not self._link:
+            return False
+        keys = self.keys
+        types = {
+            **{keys.order: "hash", keys.active: "zset", keys.causes: "hash", keys.events: "stream"},
+            **{keys.clears: "zset", keys.applied(self._client_id): "string"},
+        }
+        try:
+            removed = await self._guarded(link.run(script("repair"), list(types), list(types.values())))
+        except RedisError:
+            return False
+        if removed:
+            self.garbage_removed += len(removed)
+            names = [name.decode("utf-8", "replace") for name in removed]
+            logger.warning("keys of the namespace were of a wrong type and have been removed", extra={"keys": names})
+        return bool(removed)
 
     async def _guarded(self, call: Awaitable[T]) -> T:
         try:
@@ -306,8 +362,11 @@ def _names(target: Target) -> str:
     return json.dumps({"backend": target.backend, "model": target.model}, separators=(",", ":"))[1:-1]
 
 
-def _snapshot_limit(encoded: str, resume_at_ms: int, cause: str) -> SnapshotLimit:
-    target = Target.decode(encoded)
+def _snapshot_limit(encoded: bytes, score: bytes, cause: str) -> SnapshotLimit:
+    target = Target.decode(encoded.decode())
+    resume_at_ms = int(float(score))
+    if resume_at_ms > LATEST_MS:
+        raise ValueError(f"{resume_at_ms} is later than any time")
     event_id, _, rest = cause.partition("|")
     wait_ms, _, details = rest.partition("|")
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import random
 from collections import OrderedDict
@@ -138,15 +139,18 @@ class Synchroniser:
         except TimeoutError as error:
             raise unavailable(self._store.endpoint.address, error, f"no answer within {timeout:g} s") from error
 
-    async def read_events(self, oldest: str, count: int | None) -> list[RateLimitEvent]:
-        """Read the stream down to an entry ID, newest first, at most so many.
+    async def read_events(self, oldest: str, count: int | None, most_pages: int | None = None) -> list[RateLimitEvent]:
+        """Read the stream down to an entry ID, newest first, at most so many, or so many pages with garbage in them.
 
         Raises:
             CoordinatorUnavailable: Redis is away.
         """
         found: list[RateLimitEvent] = []
         position: str | None = "+"
-        while position is not None and (count is None or len(found) < count):
+        pages = itertools.count() if most_pages is None else range(most_pages)
+        for _ in pages:
+            if position is None or (count is not None and len(found) >= count):
+                break
             page = EVENTS_PER_PAGE if count is None else min(EVENTS_PER_PAGE, count - len(found))
             events, position = await self._store.events(position, oldest, page)
             found += events
@@ -164,7 +168,8 @@ class Synchroniser:
         """Read the events that came since the last time, of the last hour, as many as are kept."""
         hour_ago = EntryId(max(0, now_ms - int(RECENT_SECONDS * 1000)), 0)
         oldest = f"({self._read_to}" if self._read_to > hour_ago else str(hour_ago)
-        events = await self.read_events(oldest, self._most_events)
+        # What cannot be read is not made up for: a stream full of it would be read for ever.
+        events = await self.read_events(oldest, self._most_events, self._most_events // EVENTS_PER_PAGE + 1)
         for event in reversed(events):
             if event.kind == "report":
                 self._log.add(EntryId.parse(event.id), event)

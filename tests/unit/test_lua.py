@@ -26,6 +26,7 @@ SINCE = {
     "PUBLISH": (2, 0),
     "SET": (6, 2),
     "TIME": (2, 6),
+    "TYPE": (1, 0),
     "XADD": (5, 0),
     "XTRIM": (6, 2),
     "ZADD": (1, 2),

@@ -1,0 +1,111 @@
+"""What others left in our keys and say on our channel."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+import redis
+
+from rate_coordinator import RateLimitCoordinator
+from rate_coordinator.keys import Keys
+from rate_coordinator.targets import Target
+from tests.conftest import Make, Place
+from tests.server.test_healing import in_redis, resume_times
+from tests.servers import RedisServer, eventually
+
+KEYS = ["limit", "active", "causes", "events", "order", "clears", "applied"]
+
+
+def key_of(keys: Keys, name: str, coordinator: RateLimitCoordinator) -> str:
+    """Return a key of the namespace by its short name."""
+    if name == "applied":
+        return keys.applied(coordinator._engine.store._client_id)
+    return keys.limit(Target("openai")) if name == "limit" else str(getattr(keys, name))
+
+
+def spoil(admin: redis.Redis, key: str) -> None:
+    """Leave something of a type in a key that none of ours has."""
+    admin.delete(key)
+    admin.rpush(key, "garbage")
+
+
+@pytest.mark.parametrize("name", KEYS)
+async def test_a_key_of_a_wrong_type_is_removed_with_one_warning_and_fails_no_report(
+    real: Place, make: Make, admin: redis.Redis, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    """P37: which error it is, no server says in the same words."""
+    one, two = await make(resync_interval=1000), await make(resync_interval=1000)
+    await one.report_rate_limit("openai", 60.0, "job", 1)
+    await eventually(lambda: two.active_limits)
+    spoil(admin, key_of(real.keys, name, one))
+    batch = [one.report_rate_limit(backend, 300.0, sheet_num=7) for backend in ("claude", "openai", "github")]
+    results = await asyncio.gather(*batch)
+    assert all(result.delivered and result.extended for result in results)
+    await two.refresh()
+    await eventually(lambda: resume_times(one) == resume_times(two) == in_redis(admin, real))
+    assert set(two.active_limits) == {"openai", "claude", "github"}
+    assert [event.sheet_num for event in await two.events()].count(7) == 3
+    assert (one.health.state, one.health.last_error) == ("connected", None)
+    expected = 0 if name == "limit" else 1
+    assert one.health.garbage_removed + two.health.garbage_removed == expected
+    assert len([record for record in caplog.records if "wrong type" in record.getMessage()]) == expected
+    assert await two.clear_limits() == 3
+    await eventually(lambda: not one.active_limits)
+
+
+@pytest.mark.parametrize("name", KEYS)
+async def test_a_key_of_a_wrong_type_hinders_no_clear_and_no_start(
+    real: Place, make: Make, admin: redis.Redis, name: str
+) -> None:
+    coordinator = await make(resync_interval=1000)
+    await coordinator.report_rate_limit("openai", 60.0)
+    await coordinator.report_rate_limit("claude", 60.0)
+    spoil(admin, key_of(real.keys, name, coordinator))
+    late = await make()
+    assert late.health.state == "connected"
+    spoil(admin, key_of(real.keys, name, coordinator))
+    assert await coordinator.clear_limits() >= (0 if name == "active" else 2)
+    await coordinator.refresh()
+    assert coordinator.active_limits == {}
+    assert await coordinator.events() is not None
+    assert await coordinator.prune_stale() >= 0
+
+
+async def test_members_that_are_no_targets_are_passed_over(real: Place, make: Make, admin: redis.Redis) -> None:
+    coordinator = await make(resync_interval=1000)
+    await coordinator.report_rate_limit("openai", 60.0)
+    soon = time.time() * 1000 + 60_000
+    garbage: Any = {b"\xff\xfe": soon, "%zz%80": soon, "": soon, "a/b/c": soon, "endless": "inf", "far": 1e30}
+    admin.zadd(real.keys.active, garbage)
+    await coordinator.refresh()
+    late = await make()
+    for one in (coordinator, late):
+        assert "openai" in one.active_limits
+        assert (await one.report_rate_limit("claude", 60.0)).delivered
+        assert (one.health.state, one.health.last_error) == ("connected", None)
+    assert await late.clear_limits("openai") == 1
+    assert await late.clear_limits() >= 1
+
+
+async def test_a_backlog_of_a_million_entries_does_not_hold_up_the_start(server: RedisServer) -> None:
+    keys = Keys("test")
+    fill = """
+    local time = redis.call('TIME')
+    for number = 1, 100000 do
+      redis.call('XADD', KEYS[1], '*', 'kind', 'report', 'wait_ms', '5', 'extended', '0', 'resume_at_ms', '0',
+        'details', ARGV[1])
+    end
+    """
+    for part in range(10):
+        # Half of them cannot be read as events, so that looking for enough of them must end as well.
+        details = '{"backend":"openai","sheet_num":1}' if part < 5 else "garbage"
+        await asyncio.to_thread(server.admin.eval, fill, 1, keys.events, details)
+    began = time.monotonic()
+    async with RateLimitCoordinator.from_url(server.url, "test") as coordinator:
+        assert time.monotonic() - began < 5.0
+        print(f"\nstart with a backlog of a million entries: {time.monotonic() - began:.2f} s", end="")
+        assert (await coordinator.report_rate_limit("openai", 60.0)).delivered
+        assert coordinator.health.state == "connected"
