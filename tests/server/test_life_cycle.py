@@ -278,7 +278,7 @@ async def test_a_unix_socket_serves_as_well(own_server: RedisServer) -> None:
 async def test_rights_that_are_missing_are_one_clear_error_at_start_and_nothing_is_written(
     own_server: RedisServer, rules: list[str], names: str
 ) -> None:
-    """P16, and the check that keeps a script from failing half-way."""
+    """P16 P39: what would let a script fail half-way is found before it runs."""
     own_server.admin.execute_command("ACL", "SETUSER", "limited", "on", ">secret", *rules)  # type: ignore[no-untyped-call]
     coordinator = RateLimitCoordinator.from_url(f"redis://limited:secret@127.0.0.1:{own_server.port}", "test")
     with pytest.raises(ServerUnsuitable, match=names) as caught:
@@ -391,6 +391,7 @@ def _use_after_fork(coordinator: RateLimitCoordinator, answers: Any) -> None:
 
 
 def test_a_forked_child_is_told_to_make_its_own(real: Place) -> None:
+    """P55: as in a prefork server."""
     context = multiprocessing.get_context("fork")
     with asyncio.Runner() as runner:
         coordinator = RateLimitCoordinator.from_url(real.url, real.namespace)
