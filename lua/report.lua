@@ -76,7 +76,9 @@ if tonumber(order[5] or 0) > FORMAT then
 end
 
 -- A limit leaves its key by itself; the index and the causes are swept here, a bounded number at a time.
-local expired = redis.call('ZRANGEBYSCORE', active_key, '-inf', integer(now_ms), 'LIMIT', '0', EXPIRED_PER_CALL)
+-- More than this call can add, so that they do not pile up however many are reported at once.
+local most_expired = math.max(EXPIRED_PER_CALL, 2 * math.floor((#ARGV - FIRST_REPORT + 1) / ARGUMENTS_PER_REPORT))
+local expired = redis.call('ZRANGEBYSCORE', active_key, '-inf', integer(now_ms), 'LIMIT', '0', integer(most_expired))
 if #expired > 0 then
   redis.call('ZREM', active_key, unpack(expired))
   redis.call('HDEL', causes_key, unpack(expired))
