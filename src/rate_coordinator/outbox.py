@@ -37,6 +37,9 @@ ATTEMPTS = 2
 """How often a call is sent before its callers are told that Redis is away. A single broken connection is no outage."""
 
 
+REPLAY_SPREAD_SECONDS = 1.0
+"""A fleet spreads its first attempts over this much after it was told that Redis is away, or is back."""
+
 PROMPT_SECONDS = 2.0
 """A report that waited longer for its turn is shortened by that, even if its caller still waits for the answer."""
 
@@ -94,6 +97,8 @@ class Outbox:
         self._by_deadline: list[tuple[float, int]] = []
         self._sending: list[Report] = []
         self._offline = False
+        self._replaying = False
+        self._full = False
         self._unsettled: deque[Report | _Clear] = deque()
         self._patience_timer: asyncio.TimerHandle | None = None
         self._wake = asyncio.Event()
@@ -104,7 +109,7 @@ class Outbox:
     @property
     def buffered(self) -> int:
         """How many reports wait for Redis to come back."""
-        return len(self._queue) + len(self._sending) if self._offline else 0
+        return len(self._queue) + len(self._sending) if self._offline or self._replaying else 0
 
     @property
     def offline(self) -> bool:
@@ -155,6 +160,7 @@ class Outbox:
                     self._sending = self._take_reports()
                     await self._send_reports(self._sending)
                     self._sending = []
+            self._replaying = False
             self._idle.set()
 
     async def drain(self) -> None:
@@ -218,7 +224,11 @@ class Outbox:
             if isinstance(dropped, Report):
                 self.dropped += 1
                 self._release(dropped)
-                logger.warning("a report is given up, the buffer is full", extra={"target": str(dropped.target)})
+                level = logging.DEBUG if self._full else logging.WARNING
+                self._full = True
+                logger.log(
+                    level, "the buffer is full; what lifts first is given up", extra={"target": str(dropped.target)}
+                )
 
     def _take_reports(self) -> list[Report]:
         reports: list[Report] = []
@@ -231,7 +241,7 @@ class Outbox:
 
     async def _send_reports(self, reports: list[Report]) -> None:
         number = next(self._numbers)
-        backoff = Backoff()
+        backoff = Backoff(REPLAY_SPREAD_SECONDS)
         began = clock.now()
         for attempt in itertools.count(1):
             again = attempt > 1 or self._offline
@@ -242,7 +252,7 @@ class Outbox:
                 self._note(error)
                 if attempt >= ATTEMPTS or clock.now() - began > self._patience / 2:
                     self._go_offline(reports, error)
-                    await self._pause(backoff)
+                    await self._pause(backoff, began)
                 continue
             self._come_online()
             for report, sent, answer in zip(reports, wire, answers, strict=True):
@@ -316,17 +326,21 @@ class Outbox:
 
     def _come_online(self) -> None:
         if self._offline:
-            self._offline = False
+            self._offline = self._full = False
+            self._replaying = True
             self._by_deadline = []
             self._condition.delivers(True)
 
-    async def _pause(self, backoff: Backoff) -> None:
+    async def _pause(self, backoff: Backoff, began: float) -> None:
         self._retry_now.clear()
         try:
             async with asyncio.timeout(backoff.next_delay(random.random())):
                 await self._retry_now.wait()
         except TimeoutError:
-            pass
+            return
+        if clock.now() - began > REPLAY_SPREAD_SECONDS:
+            # The whole fleet hears Redis again in the same moment.
+            await asyncio.sleep(random.random() * REPLAY_SPREAD_SECONDS)
 
 
 def _is_late(report: Report) -> bool:
