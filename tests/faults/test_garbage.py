@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from typing import Any
 
@@ -109,3 +110,34 @@ async def test_a_backlog_of_a_million_entries_does_not_hold_up_the_start(server:
         print(f"\nstart with a backlog of a million entries: {time.monotonic() - began:.2f} s", end="")
         assert (await coordinator.report_rate_limit("openai", 60.0)).delivered
         assert coordinator.health.state == "connected"
+
+
+async def test_nonsense_on_the_channel_is_counted_warned_of_once_and_changes_nothing(
+    real: Place, make: Make, admin: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    coordinator = await make()
+    result = await coordinator.report_rate_limit("openai", 60.0)
+    before = resume_times(coordinator)
+    now_ms = round(time.time() * 1000)
+    notice: dict[str, Any] = {"version": 1, "kind": "limit", "epoch": "x", "id": result.event_id, "previous_id": "0-0"}
+    notice |= {"backend": "openai", "now_ms": now_ms, "resume_at_ms": now_ms, "wait_ms": 0}
+    absurd: list[dict[str, Any]] = [
+        {"resume_at_ms": 10**18},
+        {"now_ms": -5},
+        {"wait_ms": 1e300},
+        {"id": f"{10**17}-0"},
+        {"id": "never"},
+    ]
+    messages: list[Any] = [
+        "x" * 2**20,
+        b"\xff\x00\xfe",
+        "[" * 50_000,
+        *(json.dumps({**notice, **part}) for part in absurd),
+    ]
+    for message in messages:
+        admin.publish(real.keys.notices, message)
+    await eventually(lambda: coordinator.health.notices_unreadable == len(messages))
+    await coordinator.refresh()
+    assert resume_times(coordinator) == before == in_redis(admin, real)
+    assert (coordinator.health.state, coordinator.health.reconnects) == ("connected", 0)
+    assert len([record for record in caplog.records if record.levelname == "WARNING"]) == 1

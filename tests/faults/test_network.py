@@ -56,7 +56,7 @@ async def test_a_black_hole_whose_connections_stay_dead(
             f"black hole, and the connections stay dead: {concerned.__name__}",
             swallow,
             heal,
-            Expect(says="silent|no answer|no connection", stalls=3.0, lasts=1.5),
+            Expect(says="silent|no answer|no connection", stalls=3.0, lasts=0.8),
         )
 
 
@@ -129,7 +129,9 @@ async def test_a_slow_and_unsteady_network_is_no_outage(server: RedisServer, pro
         proxy.heal()
 
     async with trial(server, proxy.url) as given:
-        await given.survive("latency 30 ms and jitter 30 ms each way", slow_down, heal, Expect(degraded=False))
+        # Some reports stand behind other calls of the same connection, each as slow as they are.
+        expect = Expect(degraded=False, stalls=0.7)
+        await given.survive("latency 30 ms and jitter 30 ms each way", slow_down, heal, expect)
 
 
 @pytest.mark.parametrize("kind", ["pubsub", "normal"])
