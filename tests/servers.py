@@ -107,7 +107,7 @@ class RedisServer:
             os.kill(self._process.pid, signal.SIGSTOP)
 
     def resume(self) -> None:
-        if self._process is not None:
+        if self._process is not None and self._process.poll() is None:
             os.kill(self._process.pid, signal.SIGCONT)
 
     def close(self) -> None:

@@ -57,7 +57,7 @@ def _free(ports: range) -> bool:
     return True
 
 
-def _member_port() -> int:
+def member_port() -> int:
     """Return a port that is free, and whose cluster bus would be."""
     return next(
         port
@@ -71,11 +71,11 @@ class Sentinel:
 
     Args:
         binary: The server program.
-        configuration: Its file, but for the port.
+        password: That clients, and other Sentinels, have to know.
     """
 
     def __init__(self, binary: str, password: str | None = None) -> None:
-        self.port = _member_port()
+        self.port = member_port()
         self.identity = secrets.token_hex(20)
         self._binary = binary
         self._password = password
@@ -155,6 +155,12 @@ class SentinelTrio:
         found: RedisServer = within(agreed)
         return found
 
+    def bring_back(self, node: RedisServer) -> None:
+        """Start a node that was killed, as a replica of whoever is the master now."""
+        node.configure(replicaof=f"127.0.0.1 {self.master.port}")
+        node.start()
+        self.settle()
+
     def settle(self) -> None:
         """Wait until everything is as at the start: both replicas in step, all Sentinels at one."""
 
@@ -171,8 +177,9 @@ class SentinelTrio:
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
+            for close in (*(one.close for one in self.nodes), *(one.close for one in self.sentinels)):
+                stack.callback(close)
             for node in self.nodes:
-                stack.callback(node.close)
                 node.start()
             master = self.nodes[0].port
             for sentinel in self.sentinels:
@@ -190,7 +197,6 @@ class SentinelTrio:
                 ]
                 if self._password:
                     lines.append(f"sentinel auth-pass {SERVICE} {self._password}")
-                stack.callback(sentinel.close)
                 sentinel.configure(lines)
                 sentinel.start()
             self.settle()
@@ -210,6 +216,7 @@ class Cluster:
     """
 
     def __init__(self, server: Server, *, password: str | None = None) -> None:
+        self._password = password
         options: dict[str, Any] = {"cluster_enabled": "yes", "cluster_node_timeout": "2000"}
         options |= {
             "cluster_config_file": "nodes.conf",
@@ -218,7 +225,7 @@ class Cluster:
         }
         if password:
             options |= {"requirepass": password, "masterauth": password}
-        self.nodes = [RedisServer(server.path, port=_member_port(), **options) for _ in range(6)]
+        self.nodes = [RedisServer(server.path, port=member_port(), **options) for _ in range(6)]
         self.identities = {node.port: secrets.token_hex(20) for node in self.nodes}
 
     @property
@@ -244,9 +251,24 @@ class Cluster:
         slots: Any = asked.admin.execute_command("CLUSTER SLOTS")  # type: ignore[no-untyped-call]
         return next((int(master[1]) for first, last, master, *_ in slots if first <= slot <= last), 0)
 
-    def replica_of(self, master: RedisServer) -> RedisServer:
-        """Return a replica of a master."""
-        return next(node for node in self.nodes if node.admin.info("replication").get("master_port") == master.port)
+    def masters(self) -> list[RedisServer]:
+        """Return the nodes that serve slots."""
+        return [node for node in self.nodes if node.admin.info("replication")["role"] == "master"]
+
+    def move(self, slot: int, source: RedisServer, target: RedisServer) -> None:
+        """Move a slot with all its keys from one master to another, as resharding does.
+
+        Source: https://redis.io/docs/latest/commands/cluster-setslot/
+        """
+        run: Callable[..., Any] = source.admin.execute_command
+        accept: Callable[..., Any] = target.admin.execute_command
+        accept("CLUSTER", "SETSLOT", slot, "IMPORTING", self.identities[source.port])
+        run("CLUSTER", "SETSLOT", slot, "MIGRATING", self.identities[target.port])
+        authentication = ["AUTH", self._password] if self._password else []
+        while keys := run("CLUSTER", "GETKEYSINSLOT", slot, 10):
+            run("MIGRATE", "127.0.0.1", target.port, "", 0, 5000, *authentication, "KEYS", *keys)
+        for node in (target, source, *(node for node in self.masters() if node not in (source, target))):
+            node.admin.execute_command("CLUSTER", "SETSLOT", slot, "NODE", self.identities[target.port])  # type: ignore[no-untyped-call]
 
     def settle(self) -> None:
         """Wait until every slot is served and every replica in step, in everybody's eyes."""
@@ -267,6 +289,7 @@ class Cluster:
         with ExitStack() as stack:
             for node in self.nodes:
                 stack.callback(node.close)
+            for node in self.nodes:
                 (node.directory / "nodes.conf").write_text("\n".join([*self._members(node), ""]))
                 node.start()
             self.settle()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Self
 
 from redis.crc import key_slot
@@ -66,9 +67,9 @@ class Endpoint:
         if scheme == urls.EMBEDDED:
             from rate_coordinator.embedded import connect
 
-            route = Direct(address, connect(url.removeprefix("memory://")), connect_timeout)
+            route = Direct(address, connect(url.removeprefix("memory://")))
         elif scheme in urls.SINGLE:
-            route = Direct(address, urls.read_single(url, connect_timeout), connect_timeout)
+            route = Direct(address, urls.read_single(url, connect_timeout))
         else:
             members = urls.read_members(url, connect_timeout)
             patience = ONE_GUIDE_SHARE * connect_timeout
@@ -78,7 +79,7 @@ class Endpoint:
             else:
                 slot = key_slot((keys or Keys()).order.encode())
                 locator = ClusterLocator(address, members.nodes, slot, members.dial_guide, patience)
-            route = Located(address, locator, members.dial, connect_timeout)
+            route = Located(address, locator, members.dial)
         return cls(
             address,
             route,
@@ -92,13 +93,16 @@ class Endpoint:
         """Whether the server may be another one tomorrow."""
         return self._route.moves
 
-    async def open(self) -> Link:
+    async def open(self, longest_seconds: float = math.inf) -> Link:
         """Find the server, connect, log in and select the database.
 
+        Args:
+            longest_seconds: How long that may take; never longer than the connect timeout.
+
         Raises:
-            CoordinatorUnavailable: That failed, or took longer than the connect timeout.
+            CoordinatorUnavailable: That failed, or took too long.
         """
-        return await self._route.open()
+        return await self._route.open(min(longest_seconds, self.connect_timeout))
 
     def is_current(self, link: Link) -> bool:
         """Return whether a link leads to the server that was last found to be in charge. Asks nobody."""

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.connection import AbstractConnection, SSLConnection
 from redis.exceptions import (
     AskError,
     ClusterDownError,
@@ -50,6 +50,8 @@ class Link:
         self.run_id = ""
         self.version = ""
         self._connection = connection
+        # redis-py forgets it when a read is cancelled, before it is really closed.
+        self._writer: asyncio.StreamWriter | None = getattr(connection, "_writer", None)
 
     async def call(self, *command: str | bytes | int) -> Any:
         """Send one command and return its raw reply.
@@ -152,7 +154,7 @@ class Link:
 
     async def aclose(self) -> None:
         """Close the connection. Safe to call twice."""
-        await self._connection.disconnect(nowait=True)
+        await _close(self._connection, self._writer)
 
 
 async def open_link(connection: AbstractConnection, address: str, seconds: float) -> Link:
@@ -171,11 +173,18 @@ async def open_link(connection: AbstractConnection, address: str, seconds: float
             await connection.connect()  # type: ignore[no-untyped-call]
         return Link(connection, address)
     except FAILURES as error:
-        await connection.disconnect(nowait=True)
+        await _close(connection, getattr(connection, "_writer", None))
         raise unavailable(address, error, f"no connection within {seconds:.3g} s") from error
     except BaseException:
-        await connection.disconnect(nowait=True)
+        await _close(connection, getattr(connection, "_writer", None))
         raise
+
+
+async def _close(connection: AbstractConnection, writer: asyncio.StreamWriter | None) -> None:
+    await connection.disconnect(nowait=True)
+    if writer is not None and isinstance(connection, SSLConnection):
+        # TLS says goodbye and waits for an answer, which nobody waits for here: the socket would stay open.
+        writer.transport.abort()
 
 
 def _pack(command: Sequence[str | bytes | int]) -> bytes:

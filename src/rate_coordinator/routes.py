@@ -17,7 +17,7 @@ from rate_coordinator.link import Link, open_link, unavailable
 from rate_coordinator.nodes import Dial, Locator, Node, Unlocatable
 
 SEARCHING_SHARE = 0.8
-"""Which part of the connect timeout is spent on finding the node. The rest is for telling what is wrong."""
+"""Which part of the time to connect is spent on finding the node. The rest is for telling what is wrong."""
 ONE_NODE_SHARE = 0.4
 """Which part of it may be spent on one node: it may be dead, and no longer the right one by then."""
 
@@ -28,7 +28,7 @@ class Route(Protocol):
     moves: bool
     """Whether the server may be another one tomorrow."""
 
-    async def open(self) -> Link:
+    async def open(self, seconds: float) -> Link:
         """See ``Endpoint.open``."""
         ...
 
@@ -51,19 +51,17 @@ class Direct:
     Args:
         address: How it is shown, without secrets.
         make_connection: Returns a new connection of redis-py that is not open yet.
-        seconds: Longest time that opening a link takes.
     """
 
     moves = False
 
-    def __init__(self, address: str, make_connection: Callable[[], AbstractConnection], seconds: float) -> None:
+    def __init__(self, address: str, make_connection: Callable[[], AbstractConnection]) -> None:
         self._address = address
         self._make_connection = make_connection
-        self._seconds = seconds
 
-    async def open(self) -> Link:
+    async def open(self, seconds: float) -> Link:
         """Connect, always to the same address."""
-        return await open_link(self._make_connection(), self._address, self._seconds)
+        return await open_link(self._make_connection(), self._address, seconds)
 
     def is_current(self, link: Link) -> bool:
         """Return that it is: there is no other."""
@@ -83,25 +81,23 @@ class Located:
         address: How the whole is shown, without secrets.
         locator: Knows how to find the server.
         dial: How to connect to it.
-        seconds: Longest time that opening a link takes.
     """
 
     moves = True
 
-    def __init__(self, address: str, locator: Locator, dial: Dial, seconds: float) -> None:
+    def __init__(self, address: str, locator: Locator, dial: Dial) -> None:
         self._address = address
         self._locator = locator
         self._dial = dial
-        self._seconds = seconds
         self._node: Node | None = None
 
-    async def open(self) -> Link:
+    async def open(self, seconds: float) -> Link:
         """Find the server and connect to it; try again for a while, because a fail-over takes its time."""
-        deadline = clock.now() + SEARCHING_SHARE * self._seconds
+        deadline = clock.now() + SEARCHING_SHARE * seconds
         backoff = Backoff()
         while True:
             try:
-                return await self._open_once()
+                return await self._open_once(ONE_NODE_SHARE * seconds)
             except Unlocatable:
                 raise
             except CoordinatorUnavailable as error:
@@ -131,9 +127,8 @@ class Located:
         """See ``Endpoint.aclose``."""
         await self._locator.aclose()
 
-    async def _open_once(self) -> Link:
+    async def _open_once(self, seconds: float) -> Link:
         self._node = node = await self._locator.locate(anew=True)
-        seconds = ONE_NODE_SHARE * self._seconds
         link = await open_link(self._dial(node), self._named(node), seconds)
         try:
             async with asyncio.timeout(seconds):

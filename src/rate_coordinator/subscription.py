@@ -88,7 +88,7 @@ class Subscription:
         link: Link | None = None
         try:
             async with asyncio.timeout(min(self._settings.connect_timeout, longest_seconds)):
-                link = await self._endpoint.open()
+                link = await self._endpoint.open(longest_seconds)
                 await link.subscribe(self._channel)
         except BaseException as error:
             if link is not None:
