@@ -78,8 +78,10 @@ class RateLimitCoordinator:
 
         Args:
             url: ``redis://[[user]:password@]host[:port][/db]``, ``rediss://…`` (TLS), ``unix:///path[?db=0]``, each
-                with redis-py's options in the query; ``memory://`` for this process alone, ``memory://name`` shared
-                by the coordinators of this process that use the same name.
+                with redis-py's options in the query; ``redis+sentinel://[user:password@]host:port,host:port/service[/db]``
+                (with ``sentinel_username`` and ``sentinel_password`` in the query if need be) and
+                ``redis+cluster://[user:password@]host:port,host:port``, or ``rediss+…`` for TLS; ``memory://`` for this
+                process alone, ``memory://name`` shared by the coordinators of this process that use the same name.
             namespace: Coordinators share limits with those of the same namespace on the same Redis.
             max_wait_seconds: The cap: longer waits count as this. Seconds, above 0, at most 366 days.
             connect_timeout: Longest time that ``start`` takes, in seconds.

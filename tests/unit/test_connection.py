@@ -17,7 +17,19 @@ START, END = "s3cr3t<", ">t3rc3s"
 passwords = st.text(st.characters(exclude_categories=["Cs"]), max_size=20).map(lambda text: START + text + END)
 users = st.sampled_from(["", "user", "us%40er", "us:er"])
 schemes = st.sampled_from(
-    ["redis://", "rediss://", "unix://", "redis+sentinel://", "http://", "memory://", "", "redis:", "redis:/", "//"]
+    [
+        "redis://",
+        "rediss://",
+        "unix://",
+        "redis+sentinel://",
+        "redis+cluster://",
+        "http://",
+        "memory://",
+        "",
+        "redis:",
+        "redis:/",
+        "//",
+    ]
 )
 hosts = st.sampled_from(["localhost", "localhost:6379", "[::1]:6379", "", "/tmp/redis.sock", "h:port", "host:99999999"])
 ends = st.sampled_from(["", "/0", "/x", "/0?protocol=3", "?db=x", "#part"])
@@ -75,6 +87,9 @@ def check_hidden(url: str) -> None:
         ("rediss://user@redis.example:6380", "rediss://***@redis.example:6380"),
         ("unix:///run/redis.sock?db=1", "unix:///run/redis.sock"),
         ("memory://name", "memory://name"),
+        ("redis+sentinel://u:p@h1:1,h2/svc/2?sentinel_password=x", "redis+sentinel://***@h1:1,h2/svc/2"),
+        ("rediss+sentinel://h1,[::1]:26379/svc", "rediss+sentinel://h1,[::1]:26379/svc"),
+        ("redis+cluster://:p@h1:7001,h2:7002", "redis+cluster://***@h1:7001,h2:7002"),
     ],
 )
 def test_the_place_is_shown(url: str, shown: str) -> None:
@@ -97,6 +112,20 @@ def test_the_place_is_shown(url: str, shown: str) -> None:
         "redis://localhost?socket_timeout=soon",
         "unix://",
         "REDIS://localhost",
+        "redis+sentinel://localhost",
+        "redis+sentinel://localhost/",
+        "redis+sentinel://localhost/service/zero",
+        "redis+sentinel:///service",
+        "redis+sentinel://a,,b/service",
+        "redis+sentinel://a:0/service",
+        "redis+sentinel://a:99999/service",
+        "redis+sentinel://a/service?nonsense=1",
+        "redis+cluster://",
+        "redis+cluster://a/1",
+        "redis+cluster://a?db=1",
+        "redis+cluster://a:b",
+        "redis+cluster://a?sentinel_password=x",
+        "unix+cluster://a",
     ],
 )
 def test_what_is_no_usable_url_is_refused_before_anything_is_connected(url: str) -> None:
