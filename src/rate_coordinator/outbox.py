@@ -295,6 +295,9 @@ class Outbox:
             # The state that is answered is the one after the whole call: another report of it may have set it.
             own = answer.cause_id == answer.event_id
             wait_ms, details = (sent.wait_ms, report.details(self._reporter, sent)) if own else (None, None)
+            if own and again:
+                # Which sending was carried out is not known, and the first was shortened by less than this one.
+                wait_ms, details = report.wait.wait_ms, None
             limit = SnapshotLimit(report.target, answer.resume_at_ms, answer.cause_id, wait_ms, details)
             self._changed(self._mirror.learn(reply.epoch, limit, reply.now_ms, reply.received_at, again=again))
         self._release(report)

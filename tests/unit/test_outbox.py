@@ -54,3 +54,38 @@ async def test_a_reply_that_comes_again_does_not_bring_back_what_was_cleared_mea
         assert attempts == 2
         assert [event.kind for event in await reporter.events()] == ["clear", "report"], "it was applied once"
         assert await reporter.is_rate_limited("openai") == (False, 0.0)
+
+
+async def test_a_report_that_the_server_slept_on_holds_its_reporter_as_long_as_everyone_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """P09: what was carried out is the first sending, whose wait was not shortened yet."""
+    url = f"memory://{uuid4()}"
+    attempts = 0
+    report = Store.report
+    async with RateLimitCoordinator.from_url(url) as reporter, RateLimitCoordinator.from_url(url) as other:
+
+        async def sleep_on_the_first(
+            store: Store, number: int, reports: list[WireReport]
+        ) -> tuple[Reply, list[ReportReply]]:
+            nonlocal attempts
+            attempts += 1
+            if attempts == 1:
+                await asyncio.sleep(0.3)
+            reply = await report(store, number, reports)
+            if attempts == 1:
+                raise CoordinatorUnavailable("the reply is lost")
+            return reply
+
+        monkeypatch.setattr(Store, "report", sleep_on_the_first)
+        result = await reporter.report_rate_limit("openai", 30.0)
+        await other.refresh()
+        _, expected = await other.is_rate_limited("openai")
+        _, seconds = await reporter.is_rate_limited("openai")
+
+        assert attempts == 2
+        assert result.delivered
+        assert seconds == pytest.approx(expected, abs=0.05)
+        await reporter.refresh()
+        (limit,) = reporter.limits
+        assert limit.wait_seconds == 30.0
