@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import shlex
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, ExitStack
@@ -394,6 +395,35 @@ async def test_a_healthy_topology_is_diagnosed_as_such(which: str, request: pyte
     assert [finding.name for finding in diagnosis.findings if finding.status == "wrong"] == ["persistence"]
     assert diagnosis.address == url
     assert diagnosis.notice_delay_seconds is not None
+
+
+def rights(*more: str) -> list[str]:
+    """Return the rights that the README lists, and those that it says are needed beside them."""
+    text = (Path(__file__).parents[2] / "README.md").read_text()
+    base = next(line for line in text.splitlines() if line.startswith("redis-cli ACL SETUSER"))
+    assert all(f"{right}" in text[text.index("Beside the rights above") :] for right in more)
+    return [*shlex.split(base)[4:], "resetkeys", "~*", "resetchannels", "&*", *more]
+
+
+async def test_the_rights_that_are_listed_for_a_cluster_are_enough(fragile: Cluster, connect: Connect) -> None:
+    sharded = fragile.nodes[0].admin.info("server")["redis_version"] >= "7"
+    more = ["+cluster|slots", *(["+ssubscribe", "+spublish"] if sharded else [])]
+    for node in fragile.nodes:
+        node.admin.execute_command("ACL", "SETUSER", "coordinator", *rights(*more))  # type: ignore[no-untyped-call]
+    url = fragile.url.replace("://", "://coordinator:password@")
+    one, two = await connect(url), await connect(url)
+    await one.report_rate_limit("openai", 60.0)
+    await eventually(lambda: two.active_limits)
+    assert two.health.last_error is None
+
+
+async def test_the_rights_that_are_listed_for_sentinels_are_enough(trio: SentinelTrio, connect: Connect) -> None:
+    for node in trio.nodes:
+        node.admin.execute_command("ACL", "SETUSER", "coordinator", *rights("+role"))  # type: ignore[no-untyped-call]
+    url = trio_url(trio).replace(f":{QUOTED}@", "coordinator:password@")
+    one, two = await connect(url), await connect(url)
+    await one.report_rate_limit("openai", 60.0)
+    await eventually(lambda: two.active_limits)
 
 
 async def test_a_database_can_be_chosen_behind_sentinels(
