@@ -83,6 +83,7 @@ class Mirror:
         self._covered = FIRST_ID
         self._covered_ms = 0
         self._newest = FIRST_ID
+        self._newest_at = -math.inf
         self._asked_at = -math.inf
         self._missed_at: float | None = None
         self._early: list[tuple[Notice, float]] = []
@@ -153,7 +154,8 @@ class Mirror:
         if previous_id > self._newest:
             self._missed_at = received_at
             self.gaps += 1
-        self._newest = max(self._newest, notice_id)
+        if notice_id > self._newest:
+            self._newest, self._newest_at = notice_id, received_at
         if notice.kind == "clear":
             return self._clear(notice.target, notice_id)
         limit = SnapshotLimit(notice.target, notice.resume_at_ms, notice_id, notice.wait_ms, notice)
@@ -222,6 +224,9 @@ class Mirror:
             if sent_at <= self._asked_at:
                 return set()
             # A server that forgot its newest writes when it restarted, and whose run ID may not be asked for.
+            same_order = False
+        elif same_order and snapshot.notice_id < self._newest and self._newest_at < sent_at:
+            # Heard before the snapshot was asked for, and unknown to Redis: forged, or forgotten likewise.
             same_order = False
         self._asked_at = sent_at
         changed: set[Target] = set()

@@ -112,6 +112,22 @@ async def test_a_backlog_of_a_million_entries_does_not_hold_up_the_start(server:
         assert coordinator.health.state == "connected"
 
 
+async def test_a_forged_notice_of_the_far_future_holds_no_longer_than_until_the_next_snapshot(
+    real: Place, make: Make, admin: redis.Redis
+) -> None:
+    coordinator = await make(resync_interval=1000)
+    await coordinator.report_rate_limit("openai", 60.0)
+    now_ms = round(time.time() * 1000)
+    forged = {"version": 1, "kind": "limit", "epoch": admin.hget(real.keys.order, "epoch"), "backend": "forged"}
+    forged |= {"id": f"{now_ms + 10**9}-0", "previous_id": "0-0", "now_ms": now_ms}
+    admin.publish(real.keys.notices, json.dumps({**forged, "resume_at_ms": now_ms + 10**8, "wait_ms": 10**8}))
+    await eventually(lambda: "forged" in coordinator.active_limits)
+    await coordinator.refresh()
+    assert resume_times(coordinator) == in_redis(admin, real)
+    await (await make()).report_rate_limit("claude", 60.0)
+    await eventually(lambda: set(coordinator.active_limits) == {"openai", "claude"})
+
+
 async def test_nonsense_on_the_channel_is_counted_warned_of_once_and_changes_nothing(
     real: Place, make: Make, admin: redis.Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
