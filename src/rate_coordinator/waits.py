@@ -55,7 +55,9 @@ def read_wait(wait_seconds: object, cap_seconds: float) -> Wait:
 def to_ms(seconds: float) -> int:
     """Return finite seconds as whole milliseconds, rounded up."""
     # 2.007 * 1000 is 2007.0000000000002: the representation's error must not cost a whole millisecond.
-    return math.ceil(round(seconds * 1000, 6))
+    ms = seconds * 1000
+    nearest = round(ms)
+    return nearest if math.isclose(ms, nearest, rel_tol=4 * sys.float_info.epsilon) else math.ceil(ms)
 
 
 def _as_float(value: object) -> float:
