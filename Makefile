@@ -8,7 +8,7 @@ PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format bench constraints clean
+.PHONY: help demo test lint format bench chaos soak constraints clean
 
 help:  ## List what there is
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -33,6 +33,14 @@ format: $(VENV)/.dev  ## Put the code into the form that lint asks for
 bench: $(VENV)/.dev  ## Measure against the baselines of benchmarks/README.md
 	@$(BIN)/python tools/find_redis.py > /dev/null
 	$(BIN)/python -m benchmarks
+
+chaos: $(VENV)/.dev  ## Let 8 processes live through random faults for 3 minutes (SECONDS=…, SEED=…)
+	@$(BIN)/python tools/find_redis.py > /dev/null
+	$(BIN)/python -m tests.chaos $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
+
+soak: $(VENV)/.dev  ## Let 4 processes make 50 reports a second for 30 minutes and see whether anything grows (MINUTES=…)
+	@$(BIN)/python tools/find_redis.py > /dev/null
+	$(BIN)/python -m tests.soak $(if $(MINUTES),--minutes $(MINUTES))
 
 constraints:  ## Take the newest versions of everything into constraints.txt
 	@echo "making a fresh environment with the newest versions"
