@@ -36,8 +36,8 @@ SLOWEST_START_SECONDS = 30.0
 RSS_GROWTH = 1.03
 RSS_SLACK_MIB = 1.0
 """Memory may grow by 3 % and 1 MiB between the two quarters: that is the allocator's fragmentation. At 50 reports a
-second, all of which every process hears of, a leak of 200 bytes for each would be 4.3 MiB between the middles of the two
-quarters of 15 minutes.
+second, all of which every process hears of, a leak of 200 bytes for each would be 4.3 MiB between the middles of these
+quarters in 15 minutes.
 """
 COUNT_SLACK = 2
 """Tasks and descriptors may differ by so many: a median of what comes and goes, such as those who wait just then."""
