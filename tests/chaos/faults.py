@@ -156,7 +156,8 @@ class Mischief:
 
     async def _evict(self) -> None:
         keys = self._keys
-        limit = keys.limit(Target(*self._chance.choice(TARGETS)))
+        target = self._chance.choice(TARGETS)
+        limit = keys.limit(Target(*target))
         key = self._chance.choice(
             [limit, limit, keys.active, keys.causes, keys.order, keys.clears, keys.events, "applied"]
         )
@@ -171,6 +172,10 @@ class Mischief:
         self._log(f"evicted {key}")
         if key == keys.events:
             self._model.losses_of_events.append((0.0, time.time()))
+        elif key == keys.active:
+            self._model.index_evictions.append(time.time())
+        elif key == limit:
+            self._model.key_evictions[target].append(time.time())
         elif "applied" in key:
             self._model.evictions.append(evicted_at)
 

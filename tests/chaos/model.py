@@ -116,6 +116,10 @@ class Model:
     """What the server recorded between these times, it was made to forget."""
     evictions: list[float] = field(default_factory=list)
     """When something was evicted that tells the server what it has done before: it may do it twice."""
+    index_evictions: list[float] = field(default_factory=list)
+    key_evictions: dict[Name, list[float]] = field(default_factory=lambda: defaultdict(list))
+    """When the index, and each limit's own key, was evicted. Keys that are lost one by one lift nothing; but of a limit
+    that lost both, Redis knows nothing any more: until a mirror puts it back, a shorter report is the first of all."""
     stops: dict[int, list[tuple[float, float]]] = field(default_factory=lambda: defaultdict(list))
     """When each process was stopped."""
     losses_of_events: list[tuple[float, float]] = field(default_factory=list)
@@ -162,6 +166,8 @@ class Model:
             made = report.made if report else drop["promise"] - LONGEST_WAIT_SECONDS
             if any(clear.began <= drop["at"] and clear.ended >= made for clear in self._clears_of(target)):
                 continue
+            if self._evicted_since(target, made):
+                continue
             tolerance = TOLERANCE_SECONDS + (BEHIND_SECONDS if self._lost_since(made) else 0.0)
             if drop["deadline"] < drop["promise"] - tolerance:
                 yield (
@@ -181,6 +187,8 @@ class Model:
         for report in recent:
             lifts_at = report.made + report.wait
             if lifts_at < at + TOLERANCE_SECONDS or self._perhaps_cleared(report):
+                continue
+            if self._evicted_since(report.target, report.made):
                 continue
             tolerance = TOLERANCE_SECONDS + (BEHIND_SECONDS if self._lost_since(report.made) else 0.0)
             if max(limits.get(report.target, 0.0), at) < lifts_at - tolerance:
@@ -231,7 +239,8 @@ class Model:
                 replayed[event.target] = max(replayed.get(event.target, 0), event.resume_at_ms)
         for target, resume_at_ms in replayed.items():
             held = limits.get(named(target), 0)
-            if resume_at_ms > now_ms and held != resume_at_ms:
+            forgotten = self._evicted_since(target, at - LONGEST_WAIT_SECONDS - STALL_SECONDS)
+            if resume_at_ms > now_ms and held != resume_at_ms and not forgotten:
                 yield f"the events limit {named(target)} until {resume_at_ms}, but Redis holds {held}"
 
     def history(self, since: float) -> list[tuple[float, str]]:
@@ -265,6 +274,10 @@ class Model:
             clear.done and report.ended < clear.began and not self._lost_since(clear.began)
             for clear in self._clears_of(report.target)
         )
+
+    def _evicted_since(self, target: Name, at: float) -> bool:
+        index, key = self.index_evictions, self.key_evictions[target]
+        return max(index, default=0.0) >= at and max(key, default=0.0) >= at
 
     def _event_lost(self, report: Report) -> bool:
         # Of one that was not acknowledged it is not known when it was recorded.
