@@ -165,7 +165,8 @@ end
 
 local latest_ms = 0
 for _, state in pairs(states) do
-  if state.report or state.stale then
+  -- Also where nothing changes: the key may have been evicted, and the index could be next.
+  if state.resume_at_ms > now_ms then
     local resume_at = integer(state.resume_at_ms)
     redis.call('SET', state.limit_key, resume_at, 'PXAT', resume_at)
     latest_ms = math.max(latest_ms, state.resume_at_ms)

@@ -191,6 +191,21 @@ async def test_a_key_that_is_evicted_lifts_no_limit_and_splits_no_opinion(
     await eventually(lambda: not one.active_limits and not two.active_limits)
 
 
+async def test_a_limits_key_that_was_evicted_is_back_with_the_next_report(
+    real: Place, make: Make, admin: redis.Redis
+) -> None:
+    coordinator = await make(resync_interval=1000)
+    first = await coordinator.report_rate_limit("openai", 600.0)
+    key = f"{real.keys.prefix}:limit:openai"
+    told, lives = admin.get(key), admin.pexpiretime(key) if admin.info()["redis_version"] >= "7" else None
+    admin.delete(key)
+    assert not (await coordinator.report_rate_limit("openai", 1.0)).extended
+    assert admin.get(key) == told
+    assert lives is None or admin.pexpiretime(key) == lives
+    admin.delete(real.keys.active)
+    assert (await coordinator.report_rate_limit("openai", 1.0)).resume_at == first.resume_at
+
+
 async def test_limits_whose_every_trace_is_evicted_are_gone_for_everyone(
     real: Place, make: Make, admin: redis.Redis
 ) -> None:

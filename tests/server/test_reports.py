@@ -166,7 +166,7 @@ async def test_a_wait_that_is_not_finite_is_warned_about(
     assert [record for record in caplog.records if "not finite" in record.getMessage()]
 
 
-@pytest.mark.parametrize("wait", ["5", "1e999", True, False, None, [5], b"5", 1 + 2j, object()], ids=repr)
+@pytest.mark.parametrize("wait", ["5", "1e999", True, False, None, [5], b"5", 1 + 2j, object], ids=repr)
 async def test_a_wait_that_is_no_number_is_refused_and_loses_nothing(place: Place, make: Make, wait: Any) -> None:
     """P07."""
     coordinator = await make()
