@@ -23,9 +23,10 @@ from rate_coordinator.errors import CoordinatorError, CoordinatorUnavailable
 from rate_coordinator.eventlog import MakeEvent
 from rate_coordinator.mirror import Mirror
 from rate_coordinator.models import EntryId, ReportResult
+from rate_coordinator.replies import Reply, ReportReply, WireReport
 from rate_coordinator.reports import Report, compact_json
 from rate_coordinator.snapshots import SnapshotLimit
-from rate_coordinator.store import Reply, ReportReply, Store, WireReport
+from rate_coordinator.store import Store
 from rate_coordinator.targets import Target
 
 logger = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from typing import Self
 from rate_coordinator import clock
 from rate_coordinator.mirror import Limit
 from rate_coordinator.models import RateLimitEvent, Reason, ReportDetails, ReportResult
-from rate_coordinator.store import Reply, ReportReply, WireReport
+from rate_coordinator.replies import Reply, ReportReply, WireReport
 from rate_coordinator.targets import Target
 from rate_coordinator.waits import Wait, to_ms
 

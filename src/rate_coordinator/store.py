@@ -12,16 +12,16 @@ import logging
 import secrets
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
 from redis.exceptions import RedisError, ResponseError
 
 from rate_coordinator import clock
 from rate_coordinator.connection import Endpoint, Link, unavailable
 from rate_coordinator.errors import ServerUnsuitable
 from rate_coordinator.keys import Keys
-from rate_coordinator.models import FIRST_ID, LATEST_MS, WIRE_VERSION, EntryId, RateLimitEvent, ReportDetails
+from rate_coordinator.models import FIRST_ID, WIRE_VERSION, EntryId, RateLimitEvent
+from rate_coordinator.replies import Reply, ReportReply, WireReport, read_event, read_limit, write_names
 from rate_coordinator.scripts import script
 from rate_coordinator.snapshots import Snapshot, SnapshotLimit
 from rate_coordinator.targets import Target
@@ -41,41 +41,6 @@ GREETING = '{"version":1,"kind":"ping"}'
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-
-class WireReport(NamedTuple):
-    """One report as the script takes it."""
-
-    target: Target
-    wait_ms: int
-    """What is left of it."""
-    late_ms: int
-    age_ms: int
-    """How long ago it was made; a clear that was made since wins. 0 where that is no question."""
-    details: str
-    """Members of a JSON object."""
-
-
-class ReportReply(NamedTuple):
-    """What the script answers about one report."""
-
-    event_id: EntryId
-    extended: bool
-    resume_at_ms: int
-    """After the whole call."""
-    cause_id: EntryId
-    event_resume_at_ms: int
-    """Just after this report, as its event has it."""
-    cleared: bool
-    """Whether it limits nothing, because a clear was made after it."""
-
-
-class Reply(NamedTuple):
-    """What is common to the answers of calls that write."""
-
-    epoch: str
-    now_ms: int
-    received_at: float
 
 
 class Store:
@@ -143,9 +108,9 @@ class Store:
         scope = "all" if backend is None else "backend" if model is None else "target"
         scope_target = "" if backend is None else Target(backend, model).encode()
         while True:
-            arguments: list[Any] = [scope, scope_target, _names(Target(backend or "", model)), details]
+            arguments: list[Any] = [scope, scope_target, write_names(Target(backend or "", model)), details]
             for target in targets:
-                arguments += (target.encode(), _names(target))
+                arguments += (target.encode(), write_names(target))
 
             async def exchange(link: Link, arguments: list[Any] = arguments) -> Any:
                 return await link.run(script("clear"), self._keys(targets), self._head(link, call_number) + arguments)
@@ -185,7 +150,7 @@ class Store:
         garbage: list[bytes] = []
         for target, resume_at_ms, cause in zip(flat[::3], flat[1::3], flat[2::3], strict=True):
             try:
-                limits.append(_snapshot_limit(target, resume_at_ms, cause.decode("utf-8", "replace")))
+                limits.append(read_limit(target, resume_at_ms, cause.decode("utf-8", "replace")))
             except (ValueError, OverflowError):
                 garbage.append(target)
         await self._discard(garbage)
@@ -228,7 +193,7 @@ class Store:
         entries = await self._exchange(
             lambda link: link.call("XREVRANGE", self.keys.events, newest, oldest, "COUNT", count)
         )
-        events = [event for entry_id, fields in entries if (event := _event(entry_id, fields)) is not None]
+        events = [event for entry_id, fields in entries if (event := read_event(entry_id, fields)) is not None]
         return events, f"({entries[-1][0].decode()}" if len(entries) == count else None
 
     async def check(self) -> list[tuple[str, str]]:
@@ -356,45 +321,3 @@ class Store:
     def _read_reply(self, answer: Any) -> tuple[Reply, dict[str, Any]]:
         body = json.loads(answer[0])
         return Reply(body["epoch"], int(answer[1]), clock.now()), body
-
-
-def _names(target: Target) -> str:
-    return json.dumps({"backend": target.backend, "model": target.model}, separators=(",", ":"))[1:-1]
-
-
-def _snapshot_limit(encoded: bytes, score: bytes, cause: str) -> SnapshotLimit:
-    target = Target.decode(encoded.decode())
-    resume_at_ms = int(float(score))
-    if resume_at_ms > LATEST_MS:
-        raise ValueError(f"{resume_at_ms} is later than any time")
-    event_id, _, rest = cause.partition("|")
-    wait_ms, _, details = rest.partition("|")
-    try:
-        return SnapshotLimit(
-            target, resume_at_ms, EntryId.parse(event_id), int(wait_ms), ReportDetails.model_validate_json(details)
-        )
-    except (ValueError, ValidationError):
-        return SnapshotLimit(target, resume_at_ms, FIRST_ID, None, None)
-
-
-def _event(entry_id: bytes, fields: list[bytes] | None) -> RateLimitEvent | None:
-    try:
-        flat = fields or []
-        values = {name.decode(): value.decode() for name, value in zip(flat[::2], flat[1::2], strict=True)}
-        details = json.loads(values["details"])
-        resume_at_ms = int(values["resume_at_ms"])
-        parsed_id = EntryId.parse(entry_id.decode())
-        return RateLimitEvent.model_validate(
-            {
-                **details,
-                "backend_type": details["backend"],
-                "id": entry_id.decode(),
-                "kind": values["kind"],
-                "detected_at": clock.server_time(parsed_id.ms),
-                "suggested_wait_seconds": int(values["wait_ms"]) / 1000,
-                "extended": values["extended"] == "1",
-                "resume_at": clock.server_time(resume_at_ms) if resume_at_ms else None,
-            }
-        )
-    except (KeyError, TypeError, ValueError, OverflowError, OSError):
-        return None

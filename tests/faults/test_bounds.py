@@ -12,7 +12,8 @@ from rate_coordinator import RateLimitCoordinator
 from rate_coordinator.connection import Endpoint
 from rate_coordinator.keys import Keys
 from rate_coordinator.mirror import TRACKED_NAMES
-from rate_coordinator.store import Store, WireReport
+from rate_coordinator.replies import WireReport
+from rate_coordinator.store import Store
 from rate_coordinator.targets import Target
 from tests.faults.harness import QUICK
 from tests.servers import RedisServer, eventually

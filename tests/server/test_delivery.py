@@ -13,7 +13,8 @@ import redis
 from rate_coordinator import CoordinatorUnavailable
 from rate_coordinator.connection import Endpoint
 from rate_coordinator.models import EntryId
-from rate_coordinator.store import Store, WireReport
+from rate_coordinator.replies import WireReport
+from rate_coordinator.store import Store
 from rate_coordinator.targets import Target
 from tests.conftest import Make, Place
 from tests.proxy import Proxy

@@ -9,7 +9,8 @@ from uuid import uuid4
 import pytest
 
 from rate_coordinator import CoordinatorUnavailable, RateLimitCoordinator
-from rate_coordinator.store import Reply, ReportReply, Store, WireReport
+from rate_coordinator.replies import Reply, ReportReply, WireReport
+from rate_coordinator.store import Store
 
 
 @pytest.mark.parametrize("waits", [*permutations([10.0, 20.0, 5.0])])

@@ -1,0 +1,97 @@
+"""What goes to the scripts and comes back from them, as data."""
+
+from __future__ import annotations
+
+import json
+from typing import NamedTuple
+
+from pydantic import ValidationError
+
+from rate_coordinator import clock
+from rate_coordinator.models import FIRST_ID, LATEST_MS, EntryId, RateLimitEvent, ReportDetails
+from rate_coordinator.snapshots import SnapshotLimit
+from rate_coordinator.targets import Target
+
+
+class WireReport(NamedTuple):
+    """One report as the script takes it."""
+
+    target: Target
+    wait_ms: int
+    """What is left of it."""
+    late_ms: int
+    age_ms: int
+    """How long ago it was made; a clear that was made since wins. 0 where that is no question."""
+    details: str
+    """Members of a JSON object."""
+
+
+class ReportReply(NamedTuple):
+    """What the script answers about one report."""
+
+    event_id: EntryId
+    extended: bool
+    resume_at_ms: int
+    """After the whole call."""
+    cause_id: EntryId
+    event_resume_at_ms: int
+    """Just after this report, as its event has it."""
+    cleared: bool
+    """Whether it limits nothing, because a clear was made after it."""
+
+
+class Reply(NamedTuple):
+    """What is common to the answers of calls that write."""
+
+    epoch: str
+    now_ms: int
+    received_at: float
+
+
+def write_names(target: Target) -> str:
+    """Return a target's names as members of a JSON object."""
+    return json.dumps({"backend": target.backend, "model": target.model}, separators=(",", ":"))[1:-1]
+
+
+def read_limit(encoded: bytes, score: bytes, cause: str) -> SnapshotLimit:
+    """Read a limit as the index and the causes tell it.
+
+    Raises:
+        ValueError: It names no target, or claims a time that cannot be.
+    """
+    target = Target.decode(encoded.decode())
+    resume_at_ms = int(float(score))
+    if resume_at_ms > LATEST_MS:
+        raise ValueError(f"{resume_at_ms} is later than any time")
+    event_id, _, rest = cause.partition("|")
+    wait_ms, _, details = rest.partition("|")
+    try:
+        return SnapshotLimit(
+            target, resume_at_ms, EntryId.parse(event_id), int(wait_ms), ReportDetails.model_validate_json(details)
+        )
+    except (ValueError, ValidationError):
+        return SnapshotLimit(target, resume_at_ms, FIRST_ID, None, None)
+
+
+def read_event(entry_id: bytes, fields: list[bytes] | None) -> RateLimitEvent | None:
+    """Read an entry of the stream; None for one that is not ours."""
+    try:
+        flat = fields or []
+        values = {name.decode(): value.decode() for name, value in zip(flat[::2], flat[1::2], strict=True)}
+        details = json.loads(values["details"])
+        resume_at_ms = int(values["resume_at_ms"])
+        parsed_id = EntryId.parse(entry_id.decode())
+        return RateLimitEvent.model_validate(
+            {
+                **details,
+                "backend_type": details["backend"],
+                "id": entry_id.decode(),
+                "kind": values["kind"],
+                "detected_at": clock.server_time(parsed_id.ms),
+                "suggested_wait_seconds": int(values["wait_ms"]) / 1000,
+                "extended": values["extended"] == "1",
+                "resume_at": clock.server_time(resume_at_ms) if resume_at_ms else None,
+            }
+        )
+    except (KeyError, TypeError, ValueError, OverflowError, OSError):
+        return None
