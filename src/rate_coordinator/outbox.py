@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from rate_coordinator import clock
-from rate_coordinator.backoff import Backoff
+from rate_coordinator.backoff import Backoff, check_cancelled
 from rate_coordinator.condition import Condition
 from rate_coordinator.errors import CoordinatorError, CoordinatorUnavailable
 from rate_coordinator.eventlog import MakeEvent
@@ -250,6 +250,7 @@ class Outbox:
             try:
                 reply, answers = await self._store.report(number, wire)
             except Exception as error:
+                check_cancelled()
                 self._note(error)
                 if attempt >= ATTEMPTS or clock.now() - began > self._patience / 2:
                     self._go_offline(reports, error)
@@ -263,6 +264,13 @@ class Outbox:
             return
 
     async def _send_clear(self, clear: _Clear) -> None:
+        try:
+            await self._try_to_clear(clear)
+        except asyncio.CancelledError:
+            clear.settled.cancel()
+            raise
+
+    async def _try_to_clear(self, clear: _Clear) -> None:
         number = next(self._numbers)
         details = compact_json({"reporter": self._reporter})[1:-1]
         for attempt in range(1, ATTEMPTS + 1):
@@ -270,12 +278,10 @@ class Outbox:
             try:
                 reply, cleared = await self._store.clear(number, clear.backend, clear.model, known, details)
             except Exception as error:
+                check_cancelled()
                 self._note(error)
                 if attempt == ATTEMPTS and not clear.settled.done():
                     clear.settled.set_exception(error)
-            except asyncio.CancelledError:
-                clear.settled.cancel()
-                raise
             else:
                 for target, event_id in cleared:
                     self._changed(self._mirror.learn_clear(reply.epoch, target, event_id))

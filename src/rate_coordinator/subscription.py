@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable
 from redis.exceptions import RedisError
 
 from rate_coordinator import clock
-from rate_coordinator.backoff import Backoff
+from rate_coordinator.backoff import Backoff, check_cancelled
 from rate_coordinator.condition import Condition
 from rate_coordinator.connection import Endpoint, Link, unavailable
 from rate_coordinator.errors import CoordinatorError, CoordinatorUnavailable
@@ -117,6 +117,7 @@ class Subscription:
                     began = clock.now()
                     await self._session(self._link)  # type: ignore[arg-type]
                 except Exception as error:
+                    check_cancelled()
                     self._note(error)
                     # A server that takes connections only to break them is no better than one that takes none.
                     if clock.now() - began > STABLE_SECONDS:
@@ -208,6 +209,7 @@ class Subscription:
                 if await self._synchronise():
                     self._wanted.set()
             except Exception as error:
+                check_cancelled()
                 # Whatever it is, it does not keep from hearing notices.
                 self._note(error)
                 self._in_step(False)
