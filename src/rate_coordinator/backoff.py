@@ -2,24 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-
 FIRST_SECONDS = 0.05
 LONGEST_SECONDS = 2.0
-
-
-def check_cancelled() -> None:
-    """End a loop that retries whatever fails, if its task was cancelled meanwhile.
-
-    A cancellation that meets a failure can be lost: a task group whose parts fail while it is cancelled raises their
-    errors and nothing else.
-
-    Raises:
-        asyncio.CancelledError: It was.
-    """
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError
 
 
 class Backoff:

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from rate_coordinator import clock
-from rate_coordinator.backoff import Backoff, check_cancelled
+from rate_coordinator.backoff import Backoff
+from rate_coordinator.cancellation import check_cancelled
 from rate_coordinator.condition import Condition
 from rate_coordinator.errors import CoordinatorError, CoordinatorUnavailable
 from rate_coordinator.eventlog import MakeEvent

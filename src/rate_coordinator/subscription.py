@@ -16,7 +16,8 @@ from collections.abc import Awaitable, Callable
 from redis.exceptions import RedisError
 
 from rate_coordinator import clock
-from rate_coordinator.backoff import Backoff, check_cancelled
+from rate_coordinator.backoff import Backoff
+from rate_coordinator.cancellation import check_cancelled
 from rate_coordinator.condition import Condition
 from rate_coordinator.connection import Endpoint, Link, unavailable
 from rate_coordinator.errors import CoordinatorError, CoordinatorUnavailable
