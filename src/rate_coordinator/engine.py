@@ -258,6 +258,7 @@ class Engine:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self.settings.command_timeout):
                     await self.outbox.drain()
+            self.subscription.ending = self.outbox.ending = True
             self._running.cancel()
             await asyncio.wait([self._running])
         await self._end()

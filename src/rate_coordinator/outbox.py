@@ -18,7 +18,6 @@ from functools import partial
 
 from rate_coordinator import clock
 from rate_coordinator.backoff import Backoff
-from rate_coordinator.cancellation import check_cancelled
 from rate_coordinator.condition import Condition
 from rate_coordinator.errors import CoordinatorError, CoordinatorUnavailable
 from rate_coordinator.eventlog import MakeEvent
@@ -81,6 +80,8 @@ class Outbox:
         patience: float,
         condition: Condition,
     ) -> None:
+        self.ending = False
+        """Set before it is cancelled, so that what fails in that moment is not tried again."""
         self.delivered = 0
         self.dropped = 0
         self.last_error: str | None = None
@@ -251,7 +252,8 @@ class Outbox:
             try:
                 reply, answers = await self._store.report(number, wire)
             except Exception as error:
-                check_cancelled()
+                if self.ending:
+                    raise asyncio.CancelledError from error
                 self._note(error)
                 if attempt >= ATTEMPTS or clock.now() - began > self._patience / 2:
                     self._go_offline(reports, error)
@@ -279,7 +281,8 @@ class Outbox:
             try:
                 reply, cleared = await self._store.clear(number, clear.backend, clear.model, known, details)
             except Exception as error:
-                check_cancelled()
+                if self.ending:
+                    raise asyncio.CancelledError from error
                 self._note(error)
                 if attempt == ATTEMPTS and not clear.settled.done():
                     clear.settled.set_exception(error)

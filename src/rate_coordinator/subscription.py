@@ -17,7 +17,6 @@ from redis.exceptions import RedisError
 
 from rate_coordinator import clock
 from rate_coordinator.backoff import Backoff
-from rate_coordinator.cancellation import check_cancelled
 from rate_coordinator.condition import Condition
 from rate_coordinator.connection import Endpoint, Link, unavailable
 from rate_coordinator.errors import CoordinatorError, CoordinatorUnavailable
@@ -62,6 +61,8 @@ class Subscription:
         in_step: Callable[[bool], None],
         condition: Condition,
     ) -> None:
+        self.ending = False
+        """Set before it is cancelled: a task group whose parts fail in that moment raises nothing but their errors."""
         self.received = 0
         self.unreadable = 0
         self.reconnects = 0
@@ -118,7 +119,8 @@ class Subscription:
                     began = clock.now()
                     await self._session(self._link)  # type: ignore[arg-type]
                 except Exception as error:
-                    check_cancelled()
+                    if self.ending:
+                        raise asyncio.CancelledError from error
                     self._note(error)
                     # A server that takes connections only to break them is no better than one that takes none.
                     if clock.now() - began > STABLE_SECONDS:
@@ -210,7 +212,8 @@ class Subscription:
                 if await self._synchronise():
                     self._wanted.set()
             except Exception as error:
-                check_cancelled()
+                if self.ending:
+                    raise asyncio.CancelledError from error
                 # Whatever it is, it does not keep from hearing notices.
                 self._note(error)
                 self._in_step(False)
