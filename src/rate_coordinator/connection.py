@@ -11,6 +11,7 @@ from rate_coordinator import urls
 from rate_coordinator.cluster import ClusterLocator
 from rate_coordinator.keys import Keys
 from rate_coordinator.link import Link as Link
+from rate_coordinator.link import answered_within as answered_within
 from rate_coordinator.link import unavailable as unavailable
 from rate_coordinator.nodes import Locator
 from rate_coordinator.routes import Direct, Located, Route

@@ -367,6 +367,8 @@ class RateLimitCoordinator:
     ) -> list[RateLimitEvent]:
         """Read reports and clears from the stream, newest first.
 
+        All that is asked for has to arrive within the command timeout: ask for less of a very long stream.
+
         Args:
             since: Only those from this timezone-aware time on, from so many seconds back on, or after the event of
                 this ID; None reads from the beginning of the stream.
@@ -379,7 +381,9 @@ class RateLimitCoordinator:
         """
         count = read_count(count)
         await self._engine.ready()
-        return await self._engine.synchroniser.read_events(read_since(since, self._engine.server_now_ms()), count)
+        oldest = read_since(since, self._engine.server_now_ms())
+        async with self._engine.bounded():
+            return await self._engine.synchroniser.read_events(oldest, count)
 
     async def explain(self, backend: str, model: str | None = None) -> Explanation:
         """Tell where a backend's present limit comes from: which report set its resume time, and what came before.
@@ -395,8 +399,10 @@ class RateLimitCoordinator:
         """
         target = Target.of(backend, model)
         await self._engine.ready()
-        await self._engine.synchroniser.refresh(self._settings.command_timeout)
-        return explain(self._engine.mirror, target, await self._engine.synchroniser.read_events("-", None), clock.now())
+        async with self._engine.bounded():
+            await self._engine.synchroniser.refresh()
+            events = await self._engine.synchroniser.read_events("-", None)
+        return explain(self._engine.mirror, target, events, clock.now())
 
     async def refresh(self) -> None:
         """Compare the mirror with Redis now; on return it shows what Redis held at some moment of this call.
@@ -406,7 +412,8 @@ class RateLimitCoordinator:
             CoordinatorMisuse: It is closed, or belongs to another event loop or process.
         """
         await self._engine.ready()
-        await self._engine.synchroniser.refresh(self._settings.command_timeout)
+        async with self._engine.bounded():
+            await self._engine.synchroniser.refresh()
 
     @property
     def health(self) -> Health:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 import statistics
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 from redis.exceptions import AuthenticationError, ResponseError
 
 from rate_coordinator import clock, findings
-from rate_coordinator.connection import Endpoint, Link, unavailable
+from rate_coordinator.connection import Endpoint, Link, answered_within
 from rate_coordinator.errors import CoordinatorUnavailable, ServerUnsuitable
 from rate_coordinator.findings import Finding
 from rate_coordinator.keys import DEFAULT_NAMESPACE, Keys
@@ -110,7 +108,9 @@ class _Examination:
         add = self._findings.append
         started = clock.now()
         link = await self._open()
-        info = await self._info(link)
+        async with self._bounded():
+            await link.greet()
+        info = link.info
         add(findings.judge_delay("reachable", "connected in", clock.now() - started))
         if not self._endpoint.shared:
             add(
@@ -191,14 +191,6 @@ class _Examination:
         self._links.append(link)
         return link
 
-    async def _info(self, link: Link) -> dict[str, str]:
-        try:
-            async with self._bounded():
-                text = bytes(await link.call("INFO")).decode("utf-8", "replace")
-        except ResponseError:
-            return {}
-        return dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
-
     async def _snapshots(self, link: Link) -> str | None:
         try:
             async with self._bounded():
@@ -207,14 +199,8 @@ class _Examination:
             return None
         return bytes(reply[1]).decode() if len(reply) == 2 else None
 
-    @asynccontextmanager
-    async def _bounded(self) -> AsyncIterator[None]:
-        seconds = self._endpoint.command_timeout
-        try:
-            async with asyncio.timeout(seconds):
-                yield
-        except TimeoutError as error:
-            raise unavailable(self._endpoint.address, error, f"no answer within {seconds:g} s") from error
+    def _bounded(self) -> AbstractAsyncContextManager[None]:
+        return answered_within(self._endpoint.command_timeout, self._endpoint.address)
 
 
 def _words_of_server(error: CoordinatorUnavailable) -> str:

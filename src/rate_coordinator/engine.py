@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from datetime import UTC, datetime
 from typing import Literal
 from weakref import WeakSet
@@ -14,7 +14,7 @@ from redis.exceptions import NoPermissionError
 
 from rate_coordinator import clock
 from rate_coordinator.condition import Condition
-from rate_coordinator.connection import Endpoint, unavailable
+from rate_coordinator.connection import Endpoint, answered_within
 from rate_coordinator.errors import (
     CoordinatorClosed,
     CoordinatorUnavailable,
@@ -149,11 +149,16 @@ class Engine:
 
     async def clear(self, backend: str | None, model: str | None) -> int:
         """See ``Outbox.clear``; the mirror shows it on return."""
-        cleared = await self.outbox.clear(backend, model)
-        if self.mirror.targets_of(backend, model, clock.now()):
-            # Redis no longer has what the mirror holds, or somebody was faster with a new report.
-            await self.synchroniser.refresh(self.settings.command_timeout)
+        async with self.bounded():
+            cleared = await self.outbox.clear(backend, model)
+            if self.mirror.targets_of(backend, model, clock.now()):
+                # Redis no longer has what the mirror holds, or somebody was faster with a new report.
+                await self.synchroniser.refresh()
         return cleared
+
+    def bounded(self) -> AbstractAsyncContextManager[None]:
+        """Bound what is awaited inside by the command timeout; it raises ``CoordinatorUnavailable``."""
+        return answered_within(self.settings.command_timeout, self.endpoint.address)
 
     async def _restore(self, limits: list[Limit]) -> None:
         """Report limits again that a server lacks which took over from the one that they are known from."""
@@ -202,13 +207,9 @@ class Engine:
 
     async def _start(self) -> None:
         try:
-            try:
-                async with asyncio.timeout(self.settings.connect_timeout):
-                    await self.subscription.connect()
-                    await self.synchroniser.synchronise()
-            except TimeoutError as error:
-                silence = f"no answer within {self.settings.connect_timeout:g} s"
-                raise unavailable(self.endpoint.address, error, silence) from error
+            async with answered_within(self.settings.connect_timeout, self.endpoint.address):
+                await self.subscription.connect()
+                await self.synchroniser.synchronise()
         except CoordinatorUnavailable as error:
             if isinstance(error.__cause__, NoPermissionError):
                 await self._undo_start()

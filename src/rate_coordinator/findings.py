@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Literal
 
@@ -15,12 +16,15 @@ SLOW_SECONDS = 0.2
 CLOCKS_APART_SECONDS = 2.0
 """From this on the clocks of the server and of this host count as different."""
 
+_PLACE_IN_SCRIPT = re.compile(r"^@[^:]*: \d+: ")
 _TO_THE_PRIMARY = "Point the URL at the primary, which takes the writes."
 _ADVICE_BY_CODE = {
     "READONLY": _TO_THE_PRIMARY,
     "OOM": "Give the server more memory (maxmemory), or remove what fills it.",
     "MISCONF": "Find out why the server cannot write to its disk (see its log).",
 }
+
+_PASSING_CODES = frozenset({"READONLY", "OOM", "MISCONF", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "NOREPLICAS", "BUSY"})
 
 
 class Finding(BaseModel):
@@ -51,6 +55,19 @@ def unknown(name: str, summary: str) -> Finding:
 def wrong(name: str, summary: str, advice: str) -> Finding:
     """Return that a thing is not as it should be."""
     return Finding(name=name, status="wrong", summary=summary, advice=advice)
+
+
+def passes_by_itself(words: str) -> bool:
+    """Tell whether a server that refuses in such words may take the same command later, when it has recovered."""
+    return _code(words) in _PASSING_CODES
+
+
+def _code(words: str) -> str:
+    """Return the first word of an error reply: the part of it that is meant for programs.
+
+    Redis 6.2 puts the place in the script before that of a command that failed inside one.
+    """
+    return _PLACE_IN_SCRIPT.sub("", words).lstrip("-").partition(" ")[0]
 
 
 def product_and_version(info: Mapping[str, str]) -> tuple[str | None, str | None]:
@@ -93,8 +110,7 @@ def judge_rights(info: Mapping[str, str], refused: Mapping[str, str], keys: Keys
     """
     if not refused:
         return ok("rights", "every command that is used may be used on the namespace's keys and channel")
-    # The first word of an error reply is its code: the part of it that is meant for programs.
-    codes = {words.lstrip("-").partition(" ")[0] for words in refused.values()}
+    codes = {_code(words) for words in refused.values()}
     if judge_role(info).status == "wrong":
         advice = _TO_THE_PRIMARY
     else:

@@ -7,7 +7,8 @@ more than 40 s), and its automatic retries would repeat calls that write.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from redis.asyncio.connection import AbstractConnection, SSLConnection
@@ -47,8 +48,8 @@ class Link:
         self.address = address
         self.sharded = False
         """Whether channels belong to slots, as in a cluster from Redis 7 on."""
-        self.run_id = ""
-        self.version = ""
+        self.info: Mapping[str, str] = {}
+        """What the server told of itself when it was greeted; empty where it may not be asked."""
         self._connection = connection
         # redis-py forgets it when a read is cancelled, before it is really closed.
         self._writer: asyncio.StreamWriter | None = getattr(connection, "_writer", None)
@@ -136,20 +137,26 @@ class Link:
         await self._connection.send_packed_command(_pack(command), check_health=False)
 
     async def greet(self) -> None:
-        """Ask which server this is: its run ID tells it from another, or from itself before a restart."""
-        if self.run_id:
+        """Ask which server this is, and how it is set up."""
+        if self.info:
             return
-        try:
-            info = await self.call("INFO", "server")
-        except ResponseError:
-            return
-        fields = dict(line.split(":", 1) for line in bytes(info).decode("utf-8", "replace").splitlines() if ":" in line)
-        self.run_id = fields.get("run_id", "")
-        self.version = fields.get("redis_version", "")
+        with suppress(ResponseError):
+            text = bytes(await self.call("INFO")).decode("utf-8", "replace")
+            self.info = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+
+    @property
+    def run_id(self) -> str:
+        """What tells a server process from another, or from itself before a restart; empty if unknown."""
+        return self.info.get("run_id", "")
+
+    @property
+    def version(self) -> str:
+        """The version of Redis, or of the Redis that the server is compatible with; empty if unknown."""
+        return self.info.get("redis_version", "")
 
     @property
     def version_info(self) -> tuple[int, ...]:
-        """The version as numbers: of Redis, or of the Redis that the server is compatible with. Empty if unknown."""
+        """The version as numbers; empty if unknown."""
         return tuple(int(part) for part in self.version.split(".")[:2] if part.isdecimal())
 
     async def aclose(self) -> None:
@@ -198,6 +205,24 @@ def _pack(command: Sequence[str | bytes | int]) -> bytes:
         data = part if isinstance(part, bytes) else str(part).encode()
         parts.append(b"$%d\r\n%b\r\n" % (len(data), data))
     return b"".join(parts)
+
+
+@asynccontextmanager
+async def answered_within(seconds: float, address: str) -> AsyncIterator[None]:
+    """Bound everything that is awaited inside, however many calls it takes.
+
+    Args:
+        seconds: Longest time that it takes.
+        address: Of the server that is waited for, without secrets.
+
+    Raises:
+        CoordinatorUnavailable: It took longer.
+    """
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError as error:
+        raise unavailable(address, error, f"no answer within {seconds:g} s") from error
 
 
 def unavailable(address: str, error: BaseException, when_silent: str = "no answer in time") -> CoordinatorUnavailable:

@@ -10,7 +10,7 @@ from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ResponseError
 
 from rate_coordinator.errors import CoordinatorUnavailable
-from rate_coordinator.link import Link, open_link, unavailable
+from rate_coordinator.link import Link, answered_within, open_link, unavailable
 
 
 class Node(NamedTuple):
@@ -83,18 +83,15 @@ class Guide:
         Raises:
             CoordinatorUnavailable: No answer, or an error.
         """
-        try:
-            async with asyncio.timeout(self._seconds), self._lock:
-                kept = self._link is not None
-                try:
-                    return await self._ask(question)
-                except CoordinatorUnavailable:
-                    if not kept:
-                        raise
-                # It may have been closed long ago without anyone noticing.
+        async with answered_within(self._seconds, str(self.node)), self._lock:
+            kept = self._link is not None
+            try:
                 return await self._ask(question)
-        except TimeoutError as error:
-            raise unavailable(str(self.node), error, f"no answer within {self._seconds:.3g} s") from error
+            except CoordinatorUnavailable:
+                if not kept:
+                    raise
+            # It may have been closed long ago without anyone noticing.
+            return await self._ask(question)
 
     async def _ask(self, question: tuple[str, ...]) -> Any:
         try:

@@ -10,7 +10,7 @@ import asyncio
 import json
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -204,17 +204,18 @@ class Store:
         """
 
         async def exchange(link: Link) -> Any:
-            if link.version:
-                number = tuple(int(part) for part in link.version.split(".")[:2] if part.isdecimal())
-                if number < OLDEST_VERSION:
-                    raise ServerUnsuitable(
-                        f"Redis at {self.endpoint.address} is {link.version}; 6.2 or newer is needed"
-                    )
+            if link.version and link.version_info < OLDEST_VERSION:
+                raise ServerUnsuitable(f"Redis at {self.endpoint.address} is {link.version}; 6.2 or newer is needed")
             arguments = [self.keys.notices, GREETING, link.publish_with]
             return await link.run(script("check"), [self.keys.scratch], arguments)
 
         flat = await self._exchange(exchange)
         return [(name.decode(), text.decode()) for name, text in zip(flat[::2], flat[1::2], strict=True)]
+
+    @property
+    def server_info(self) -> Mapping[str, str]:
+        """What the server told of itself when it was connected to; empty where it may not be asked."""
+        return self._link.info if self._link else {}
 
     async def aclose(self) -> None:
         """Close the connection."""

@@ -11,9 +11,9 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 
 from rate_coordinator import clock
-from rate_coordinator.connection import unavailable
-from rate_coordinator.errors import ServerUnsuitable
+from rate_coordinator.errors import CoordinatorUnavailable, ServerUnsuitable
 from rate_coordinator.eventlog import RECENT_SECONDS, EventLog
+from rate_coordinator.findings import judge_eviction, passes_by_itself
 from rate_coordinator.mirror import Limit, Mirror
 from rate_coordinator.models import FIRST_ID, EntryId, Notice, RateLimitEvent
 from rate_coordinator.notices import NoticeHub
@@ -125,19 +125,15 @@ class Synchroniser:
         self._server = snapshot.run_id or self._server
         return snapshot, sent_at, received_at
 
-    async def refresh(self, timeout: float) -> None:
-        """Synchronise now, within so many seconds.
+    async def refresh(self) -> None:
+        """Synchronise now.
 
         Raises:
             CoordinatorUnavailable: Redis is away.
         """
-        try:
-            async with asyncio.timeout(timeout):
-                for _ in range(SNAPSHOTS_PER_REFRESH):
-                    if not await self.synchronise():
-                        break
-        except TimeoutError as error:
-            raise unavailable(self._store.endpoint.address, error, f"no answer within {timeout:g} s") from error
+        for _ in range(SNAPSHOTS_PER_REFRESH):
+            if not await self.synchronise():
+                break
 
     async def read_events(self, oldest: str, count: int | None, most_pages: int | None = None) -> list[RateLimitEvent]:
         """Read the stream down to an entry ID, newest first, at most so many, or so many pages with garbage in them.
@@ -157,12 +153,20 @@ class Synchroniser:
         return found
 
     async def _check_server(self) -> None:
-        if not self._checked:
-            refused = await self._store.check()
-            if refused:
-                words = "; ".join(f"{command}: {text}" for command, text in refused)
-                raise ServerUnsuitable(f"Redis at {self._store.endpoint.address} refuses what is needed: {words}")
-            self._checked = True
+        if self._checked:
+            return
+        refused = await self._store.check()
+        if refused:
+            address = self._store.endpoint.address
+            words = "; ".join(f"{command}: {text}" for command, text in refused)
+            if all(passes_by_itself(text) for _, text in refused):
+                raise CoordinatorUnavailable(f"Redis at {address} refuses what is needed at present: {words}")
+            raise ServerUnsuitable(f"Redis at {address} refuses what is needed: {words}")
+        eviction = judge_eviction(self._store.server_info)
+        if eviction.status == "wrong":
+            told = {"policy": self._store.server_info.get("maxmemory_policy"), "advice": eviction.advice}
+            logger.warning("the server throws limits away when its memory is full", extra=told)
+        self._checked = True
 
     async def _catch_up(self, now_ms: int) -> None:
         """Read the events that came since the last time, of the last hour, as many as are kept."""

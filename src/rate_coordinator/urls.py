@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ SCHEMES = (*SINGLE, *SENTINEL, *CLUSTER, EMBEDDED)
 
 SENTINEL_PORT = 26379
 REDIS_PORT = 6379
+
+TLS_FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
+"""Options that name a file. Of one that cannot be read, OpenSSL says only that there is no such file, not which."""
 
 _HOST = r"(?:\[[0-9A-Za-z:.%]+\]|[\w.-]+)"
 _LISTED = re.compile(rf"({_HOST})(?::(\d{{1,5}}))?", re.ASCII)
@@ -167,6 +171,9 @@ def _connections(url: str, connect_timeout: float, **more: Any) -> Callable[[], 
         health_check_interval=0,
         driver_info=None,
     )
+    for name in TLS_FILES:
+        if name in options and not os.access(path := options[name], os.R_OK):
+            raise _Refused(f"{name} is {path!r}, which is no file that can be read")
     pool = ConnectionPool(**options)
     # Options that the connection does not know show only when one is made.
     pool.make_connection()  # type: ignore[no-untyped-call]

@@ -166,28 +166,34 @@ class Trial:
     Args:
         server: Where the limits are.
         url: Where the coordinator connects: a proxy, a name; the server itself if left out.
-        admin: A client for looking behind the library's back.
+        direct: Where another process connects: past a proxy. The server itself if left out.
         settings: Of the coordinator; ``QUICK`` if left out.
     """
 
     def __init__(
-        self, server: RedisServer, url: str | None = None, admin: redis.Redis | None = None, **settings: Any
+        self,
+        server: RedisServer,
+        url: str | None = None,
+        direct: str | None = None,
+        **settings: Any,
     ) -> None:
         self.server = server
+        """Where the limits are now; a test replaces it when another one takes over."""
         self.settings = settings or QUICK
         self.records = Records()
         self.made: list[Made] = []
         self.subject = RateLimitCoordinator.from_url(url or server.url, NAMESPACE, **self.settings)
         self.reader = Reader(self.subject)
         self._url = url or server.url
-        self._admin = admin
+        self._direct = direct or self._past_any_proxy()
         self._keys = Keys(NAMESPACE)
         self._changes = 0
         self._numbers = iter(range(10**6))
 
     @property
     def admin(self) -> redis.Redis:
-        return self._admin or self.server.admin
+        """A client for looking behind the library's back."""
+        return self.server.admin
 
     async def __aenter__(self) -> Self:
         self._logger = logging.getLogger("rate_coordinator")
@@ -289,8 +295,7 @@ class Trial:
         active: Any = self.admin.zrangebyscore(self._keys.active, now_ms, "+inf", withscores=True)
         return {target: int(resume_at_ms) for target, resume_at_ms in active}
 
-    @property
-    def _direct(self) -> str:
+    def _past_any_proxy(self) -> str:
         password = self.admin.connection_pool.connection_kwargs.get("password")
         login = f":{password}@" if password else ""
         return f"redis://{login}127.0.0.1:{self.server.port}"
@@ -415,7 +420,9 @@ class Trial:
 
 
 @asynccontextmanager
-async def trial(server: RedisServer, url: str | None = None, **settings: Any) -> AsyncIterator[Trial]:
+async def trial(
+    server: RedisServer, url: str | None = None, direct: str | None = None, **settings: Any
+) -> AsyncIterator[Trial]:
     """Give a trial that has begun."""
-    async with Trial(server, url, **settings) as begun:
+    async with Trial(server, url, direct, **settings) as begun:
         yield begun

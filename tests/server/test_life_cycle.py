@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import multiprocessing
+import re
 import socket
 import sys
 import time
@@ -27,6 +28,7 @@ from rate_coordinator import (
     ServerUnsuitable,
     WrongEventLoop,
 )
+from rate_coordinator.keys import Keys
 from tests.conftest import Make, Place
 from tests.servers import RedisServer, eventually, free_port
 
@@ -286,6 +288,57 @@ async def test_rights_that_are_missing_are_one_clear_error_at_start_and_nothing_
     assert "secret" not in str(caught.value)
     assert own_server.admin.keys("*") == []
     await coordinator.aclose()
+
+
+@pytest.mark.parametrize("trouble", ["READONLY", "OOM", "MISCONF"])
+async def test_a_server_that_will_recover_is_no_reason_to_refuse_to_start_degraded(
+    own_server: RedisServer, trouble: str
+) -> None:
+    """P40: what passes by itself is unavailability; only what needs a person is unsuitability."""
+    admin = own_server.admin
+    if trouble == "READONLY":
+        admin.replicaof("127.0.0.1", str(free_port()))
+    elif trouble == "OOM":
+        admin.config_set("maxmemory", "1")
+    else:
+        own_server.directory.joinpath("dump.rdb").mkdir()
+        admin.config_set("save", "3600 1")
+        admin.bgsave()
+        await eventually(lambda: admin.info("persistence")["rdb_last_bgsave_status"] == "err")
+    strict = RateLimitCoordinator.from_url(own_server.url, "test")
+    with pytest.raises(CoordinatorUnavailable, match=f"{trouble}|maxmemory"):
+        await strict.start()
+    await strict.aclose()
+    patient = RateLimitCoordinator.from_url(own_server.url, "test")
+    await patient.start(degraded_ok=True)
+    try:
+        assert patient.health.state == "degraded"
+        assert re.search(f"{trouble}|maxmemory", str(patient.health.last_error))
+        assert not (await patient.report_rate_limit("openai", 60.0)).delivered
+        admin.execute_command("REPLICAOF", "NO", "ONE")  # type: ignore[no-untyped-call]
+        admin.config_set("maxmemory", "0")
+        admin.config_set("save", "")
+        await eventually(lambda: patient.health.state == "connected" and not patient.health.reports_buffered)
+        assert admin.zrange(Keys("test").active, 0, -1) == ["openai"]
+    finally:
+        await patient.aclose()
+
+
+@pytest.mark.parametrize(("policy", "warned"), [("noeviction", False), ("allkeys-lru", True), ("volatile-ttl", True)])
+async def test_a_server_that_would_evict_limits_is_warned_of_once_at_start(
+    own_server: RedisServer, caplog: pytest.LogCaptureFixture, policy: str, warned: bool
+) -> None:
+    """P40."""
+    own_server.admin.config_set("maxmemory", "100mb")
+    own_server.admin.config_set("maxmemory-policy", policy)
+    async with RateLimitCoordinator.from_url(own_server.url, "test") as coordinator:
+        for _ in range(3):
+            await coordinator.refresh()
+    warnings = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert [record.getMessage() for record in warnings] == (
+        ["the server throws limits away when its memory is full"] if warned else []
+    )
+    assert [vars(record)["policy"] for record in warnings] == ([policy] if warned else [])
 
 
 @pytest.mark.parametrize("moment", [0, 1, 2, 3, 5, 8, 13, 21, 34, 55])

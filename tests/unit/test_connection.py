@@ -142,3 +142,10 @@ def test_a_url_has_to_be_a_string() -> None:
 @pytest.mark.parametrize("url", ["redis://localhost", "rediss://localhost", "unix:///tmp/x", "memory://", "memory://a"])
 def test_only_memory_is_not_shared(url: str) -> None:
     assert Endpoint.from_url(url).shared == (not url.startswith("memory"))
+
+
+@pytest.mark.parametrize("option", ["ssl_ca_certs", "ssl_certfile", "ssl_keyfile"])
+@pytest.mark.parametrize("place", ["rediss://host", "rediss+sentinel://host/service", "rediss+cluster://host"])
+def test_a_certificate_that_cannot_be_read_is_told_by_name_when_the_url_is_given(option: str, place: str) -> None:
+    with pytest.raises(ValueError, match=rf"{option} is '/no/such\.pem'.*read"):
+        RateLimitCoordinator.from_url(f"{place}?{option}=/no/such.pem")
