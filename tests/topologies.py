@@ -47,6 +47,13 @@ def within(condition: Callable[[], Any], seconds: float = START_SECONDS) -> Any:
         time.sleep(0.02)
 
 
+def replicas_in_step(master: RedisServer) -> int:
+    """Return how many replicas get what is written. One that is being synchronised is connected, and gets nothing."""
+    told: Any = master.admin.info("replication")
+    replicas = [told[f"slave{number}"] for number in range(told["connected_slaves"])]
+    return sum(replica["state"] == "online" and replica["lag"] <= 1 for replica in replicas)
+
+
 def _free(ports: range) -> bool:
     for port in ports:
         with socket.socket() as probe:
@@ -86,6 +93,11 @@ class Sentinel:
     @property
     def admin(self) -> redis.Redis:
         return client(self.port, self._password)
+
+    @property
+    def running(self) -> bool:
+        """Whether it was started and not stopped."""
+        return self._process is not None
 
     def configure(self, lines: list[str]) -> None:
         if self._password:
@@ -139,7 +151,7 @@ class SentinelTrio:
 
     def masters(self) -> set[int]:
         """Return the ports of what the Sentinels that live take for the master: one when they agree."""
-        living = [sentinel for sentinel in self.sentinels if sentinel._process is not None]
+        living = [sentinel for sentinel in self.sentinels if sentinel.running]
         told: list[Any] = [one.admin.sentinel_get_master_addr_by_name(SERVICE) for one in living]
         return {int(port) for _, port in told}
 
@@ -155,8 +167,15 @@ class SentinelTrio:
         found: RedisServer = within(agreed)
         return found
 
+    def successor_of(self, old: RedisServer, seconds: float = START_SECONDS) -> RedisServer:
+        """Wait until all Sentinels have agreed on another master than ``old`` and return it."""
+        within(lambda: old.port not in self.masters(), seconds)
+        return self.master
+
     def bring_back(self, node: RedisServer) -> None:
         """Start a node that was killed, as a replica of whoever is the master now."""
+        # A Sentinel that is not done yet sends replicas to a node that comes back as if it were still the master.
+        within(lambda: {state["port"] for state in self._states()} == {self.master.port})
         node.configure(replicaof=f"127.0.0.1 {self.master.port}")
         node.start()
         self.settle()
@@ -165,15 +184,18 @@ class SentinelTrio:
         """Wait until everything is as at the start: both replicas in step, all Sentinels at one."""
 
         def settled() -> bool:
-            states: list[Any] = [sentinel.admin.sentinel_master(SERVICE) for sentinel in self.sentinels]
-            in_step = self.master.admin.info("replication").get("connected_slaves") == 2
-            return in_step and all(
-                (state["num-slaves"], state["num-other-sentinels"], state["is_odown"], state["is_sdown"])
-                == (2, 2, False, False)
-                for state in states
+            master = self.master
+            return replicas_in_step(master) == 2 and all(
+                (state["num-slaves"], state["num-other-sentinels"], state["flags"], state["port"])
+                == (2, 2, "master", master.port)
+                for state in self._states()
             )
 
         within(settled)
+
+    def _states(self) -> list[Any]:
+        """Return what each Sentinel that lives knows of the master that it watches: the old one until it is done."""
+        return [one.admin.sentinel_master(SERVICE) for one in self.sentinels if one.running]
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
@@ -247,6 +269,17 @@ class Cluster:
         master: RedisServer = within(agreed)
         return master
 
+    def successor_of(self, old: RedisServer, key: str, seconds: float = START_SECONDS) -> RedisServer:
+        """Wait until all living nodes but ``old``, which may stand still, agree on another one for a key; return it."""
+        others = [node for node in self.nodes if node is not old and node.running]
+
+        def agreed() -> RedisServer | None:
+            ports = {self._master_port(node, key_slot(key.encode())) for node in others}
+            return next((node for node in others if {node.port} == ports), None)
+
+        successor: RedisServer = within(agreed, seconds)
+        return successor
+
     def _master_port(self, asked: RedisServer, slot: int) -> int:
         slots: Any = asked.admin.execute_command("CLUSTER SLOTS")  # type: ignore[no-untyped-call]
         return next((int(master[1]) for first, last, master, *_ in slots if first <= slot <= last), 0)
@@ -280,8 +313,7 @@ class Cluster:
                     return False
                 if node.admin.info("replication").get("master_link_status", "up") != "up":
                     return False
-            roles = [node.admin.info("replication") for node in self.nodes]
-            return [(role["role"], role.get("connected_slaves")) for role in roles].count(("master", 1)) == 3
+            return [replicas_in_step(node) for node in self.masters()] == [1, 1, 1]
 
         within(settled)
 

@@ -14,11 +14,12 @@ from typing import Any
 from rate_coordinator import RateLimitCoordinator
 from rate_coordinator.keys import Keys
 from rate_coordinator.targets import Target
-from tests.chaos.faults import Mischief, in_thread
 from tests.chaos.model import STALL_SECONDS, Event, Model
-from tests.chaos.processes import Process
+from tests.chaos.processes import Crew
+from tests.chaos.scene import Scene, in_thread
+from tests.chaos.single import Single
+from tests.chaos.successions import BehindSentinels, InCluster
 from tests.chaos.worker import LONGEST_WAIT_SECONDS, SETTINGS
-from tests.proxy import Proxy
 from tests.servers import RedisServer
 
 NAMESPACE = "chaos"
@@ -28,8 +29,7 @@ deaf for at most 5 s, what was kept is delivered after that, and a snapshot foll
 ENDS_SOON_SECONDS = 0.1
 """Limits that lift so soon are not compared: they are gone for one and not yet for the other."""
 FAULTS_PER_ROUND = (2, 5)
-ROUND_SECONDS = 30.0
-"""No round takes longer: its faults last 2.5 s each, one after the other at worst, and a restart."""
+SCENES: dict[str, type[Scene]] = {"single": Single, "sentinel": BehindSentinels, "cluster": InCluster}
 HISTORY_SECONDS = 30.0
 
 
@@ -41,6 +41,7 @@ class Violated(AssertionError):
 class Outcome:
     """What happened in a run."""
 
+    place: str
     seed: int
     seconds: float = 0.0
     quiet_points: int = 0
@@ -62,8 +63,8 @@ class Outcome:
         return "\n".join(
             [
                 *lines,
-                f"{sum(self.faults.values()):>7}  faults in {self.seconds:.0f} s, seed {self.seed}; the server "
-                f"was made to lose data {self.losses} times",
+                f"{sum(self.faults.values()):>7}  faults in {self.seconds:.0f} s ({self.place}), seed {self.seed}; "
+                f"data were lost {self.losses} times",
                 f"{self.reports:>7}  reports: {self.acknowledged} acknowledged at once, "
                 f"{self.kept} kept and delivered later",
                 f"{self.clears:>7}  clears",
@@ -85,17 +86,19 @@ class Chaos:
         seconds: How long faults go on; it ends a little later, after a quiet point.
         seed: Of the schedule and of what the processes do. What happens when is still up to the machine.
         processes: How many.
+        place: Which of ``SCENES``.
     """
 
-    def __init__(self, seconds: float, seed: int, processes: int) -> None:
+    def __init__(self, seconds: float, seed: int, processes: int, place: str = "single") -> None:
         self._seconds = seconds
+        self._place = place
         self._chance = random.Random(seed)
         self._model = Model()
         self._keys = Keys(NAMESPACE)
         self._log: deque[tuple[float, str]] = deque(maxlen=200)
         self._states: list[dict[str, Any]] = []
         self._count = processes
-        self.outcome = Outcome(seed)
+        self.outcome = Outcome(place, seed)
 
     async def run(self) -> Outcome:
         """Live through it.
@@ -105,56 +108,42 @@ class Chaos:
         """
         began = time.monotonic()
         async with AsyncExitStack() as stack:
-            server = RedisServer(
-                appendonly="yes",
-                appendfsync="always",
-                auto_aof_rewrite_percentage="0",
-                aof_load_truncated="yes",
-            )
-            # Closing blocks for a moment, as nothing else is to happen by then.
-            stack.callback(server.close)
-            await in_thread(server.start)
-            proxy = await stack.enter_async_context(Proxy(server.port))
-            processes = [self._process(number, proxy.url) for number in range(self._count)]
-            for process in processes:
-                stack.push_async_callback(process.end)
-                await process.start()
-            mischief = Mischief(
-                server, proxy, processes, self._keys, self._model, random.Random(self._chance.random()), self._note
-            )
-            await self._quiet_point(server, proxy, processes)
+            crew = Crew(self._model.take)
+            chance = random.Random(self._chance.random())
+            scene = SCENES[self._place](crew, self._keys, self._model, chance, self._note)
+            await stack.enter_async_context(scene)
+            stack.push_async_callback(crew.end)
+            longest = self._seconds + 4 * scene.round_seconds
+            await crew.start(self._count, lambda number: self._arguments(scene, number, longest))
+            await self._quiet_point(scene)
             while time.monotonic() - began < self._seconds:
-                await self._all(processes, "resume")
-                await self._round(mischief)
-                await self._quiet_point(server, proxy, processes)
-            self._sum_up(mischief, time.monotonic() - began)
+                await crew.all("resume")
+                await self._round(scene)
+                await self._quiet_point(scene)
+            self._sum_up(scene, time.monotonic() - began)
         return self.outcome
 
-    def _process(self, number: int, url: str) -> Process:
-        longest = str(self._seconds + 4 * ROUND_SECONDS)
-        arguments = [url, NAMESPACE, str(number), str(self.outcome.seed), longest]
-        return Process(number, arguments, self._model.take)
+    def _arguments(self, scene: Scene, number: int, longest: float) -> list[str]:
+        return [scene.url, NAMESPACE, str(number), str(self.outcome.seed), str(longest)]
 
-    async def _round(self, mischief: Mischief) -> None:
-        names = [mischief.choose() for _ in range(self._chance.randint(*FAULTS_PER_ROUND))]
+    async def _round(self, scene: Scene) -> None:
+        names = [scene.choose() for _ in range(self._chance.randint(*FAULTS_PER_ROUND))]
         await asyncio.sleep(self._chance.uniform(0.2, 0.8))
-        async with asyncio.timeout(ROUND_SECONDS), asyncio.TaskGroup() as tasks:
+        async with asyncio.timeout(scene.round_seconds), asyncio.TaskGroup() as tasks:
             for name in names:
-                tasks.create_task(mischief.happen(name))
+                tasks.create_task(scene.happen(name))
                 await asyncio.sleep(self._chance.uniform(0.0, 1.0))
 
-    async def _all(self, processes: list[Process], what: str) -> list[Any]:
-        return await asyncio.gather(*(process.do(what) for process in processes))
-
-    async def _quiet_point(self, server: RedisServer, proxy: Proxy, processes: list[Process]) -> None:
+    async def _quiet_point(self, scene: Scene) -> None:
         self._note("quiet …")
         began = time.monotonic()
         try:
-            await self._all(processes, "pause")
+            await scene.crew.all("pause")
         except TimeoutError:
             self._violate(["a call did not end"])
+        server = await in_thread(scene.server)
         while True:
-            self._states = await self._all(processes, "state")
+            self._states = await scene.crew.all("state")
             limits, at = await in_thread(lambda: self._in_redis(server))
             differences = list(self._differences(limits, at))
             took = time.monotonic() - began
@@ -166,7 +155,7 @@ class Chaos:
         self._note(f"quiet after {took:.1f} s")
         self.outcome.quiet_points += 1
         self.outcome.longest_until_quiet = max(self.outcome.longest_until_quiet, took)
-        await self._check_newcomer(proxy, server)
+        await self._check_newcomer(scene.url, server)
         events = await in_thread(lambda: self._events(server))
         limits, at = await in_thread(lambda: self._in_redis(server))
         self._model.settle(time.time())
@@ -198,8 +187,8 @@ class Chaos:
                 told_apart = sorted(known.items() & odd), sorted(expected.items() & odd)
                 yield f"process {number} and Redis differ: {told_apart[0]}, {told_apart[1]}"
 
-    async def _check_newcomer(self, proxy: Proxy, server: RedisServer) -> None:
-        async with RateLimitCoordinator.from_url(proxy.url, NAMESPACE, **SETTINGS) as newcomer:
+    async def _check_newcomer(self, url: str, server: RedisServer) -> None:
+        async with RateLimitCoordinator.from_url(url, NAMESPACE, **SETTINGS) as newcomer:
             known = {str(limit.target): round(limit.resume_at.timestamp() * 1000) for limit in newcomer.limits}
         limits, at = await in_thread(lambda: self._in_redis(server))
         soon_ms = int((at + ENDS_SOON_SECONDS) * 1000)
@@ -217,16 +206,16 @@ class Chaos:
         entries: Any = server.admin.xrange(self._keys.events)
         return [Event.of(entry_id, fields) for entry_id, fields in entries]
 
-    def _sum_up(self, mischief: Mischief, seconds: float) -> None:
+    def _sum_up(self, scene: Scene, seconds: float) -> None:
         outcome, model = self.outcome, self._model
         counters = [state["counters"] for state in self._states]
         outcome.seconds = seconds
-        outcome.faults = mischief.counts
+        outcome.faults = scene.counts
         outcome.reports = len(model.reports)
         outcome.acknowledged = sum(report.event is not None for report in model.reports.values())
-        outcome.kept = outcome.reports - outcome.acknowledged
-        outcome.clears = len(model.clears)
-        outcome.losses = len(model.losses)
+        outcome.kept = sum(report.event is None and report.promised for report in model.reports.values())
+        outcome.clears = len(model.clears) - len(model.flushes)
+        outcome.losses = len(model.losses) + len(model.flushes)
         outcome.reads = sum(each["reads"] for each in counters)
         outcome.waits = sum(each["waits"] for each in counters)
         outcome.longest_read = max(each["longest_read"] for each in counters)
@@ -247,7 +236,8 @@ class Chaos:
                     *(f"{at:.3f}  {what}" for at, what in history),
                     f"VIOLATED after {self.outcome.quiet_points} quiet points; above, the last {HISTORY_SECONDS:g} s",
                     *violations[:50],
-                    f"again: python -m tests.chaos --seed {seed} --processes {count} --seconds {self._seconds:g}",
+                    f"again: python -m tests.chaos {self._place} --seed {seed} --processes {count} "
+                    f"--seconds {self._seconds:g}",
                 ]
             )
         )

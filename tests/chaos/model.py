@@ -41,6 +41,14 @@ class Report:
     made: float
     ended: float
     event: str | None
+    worker: int
+    died: bool = False
+    """Its process was killed. What it had not delivered by then is lost with it, or not."""
+
+    @property
+    def promised(self) -> bool:
+        """Whether it must not be lost: it was acknowledged, or its process lives and still has it."""
+        return self.event is not None or not self.died
 
     @property
     def event_at(self) -> float | None:
@@ -124,6 +132,10 @@ class Model:
     """When each process was stopped."""
     losses_of_events: list[tuple[float, float]] = field(default_factory=list)
     """Of what was recorded between these times, the events are gone and the limits are not."""
+    deaths: list[float] = field(default_factory=list)
+    """When processes were killed."""
+    flushes: list[float] = field(default_factory=list)
+    """When the database was emptied."""
     calls: int = 0
     longest_call: float = 0.0
     _violations: list[str] = field(default_factory=list)
@@ -133,9 +145,11 @@ class Model:
         kind = told.pop("kind")
         if kind == "report":
             target = (told["backend"], told["model"])
-            report = Report(told["number"], target, told["wait"], told["made"], told["ended"], told["event"])
+            ended = math.inf if told["ended"] is None else told["ended"]
+            report = Report(told["number"], target, told["wait"], told["made"], ended, told["event"], worker)
             self.reports[report.number] = report
-            self._check_call(worker, "a report", SETTINGS["command_timeout"], report.made, report.ended)
+            if ended < math.inf:
+                self._check_call(worker, "a report", SETTINGS["command_timeout"], report.made, ended)
         elif kind == "clear":
             clear = Clear(told["number"], told["backend"], told["model"], told["began"])
             if told["ended"] is not None:
@@ -149,6 +163,22 @@ class Model:
             self.drops.append(told)
         else:
             self._violations.append(f"process {worker}: {kind} {told}")
+
+    def dies(self, worker: int, at: float) -> None:
+        """A process was killed: nobody knows any more what only it knew."""
+        for report in self.reports.values():
+            if report.worker == worker:
+                report.died = True
+        self.deaths.append(at)
+
+    def flush(self, began: float, ended: float) -> None:
+        """Somebody emptied the database: a clear of everything, of which no report that was on its way will hear."""
+        number = -1 - len(self.flushes)
+        self.clears[number] = Clear(number, None, None, began, ended)
+        self.flushes.append(ended)
+        # Nothing tells any more what was done before.
+        self.evictions.append(ended)
+        self.losses_of_events.append((0.0, ended))
 
     def settle(self, at: float) -> None:
         """All is quiet: what was not carried out by now never will be."""
@@ -190,6 +220,9 @@ class Model:
                 continue
             if self._evicted_since(report.target, report.made):
                 continue
+            if not report.promised or (report.died and self._lost_since(report.made)):
+                # Nobody else may have heard of it yet when it was lost.
+                continue
             tolerance = TOLERANCE_SECONDS + (BEHIND_SECONDS if self._lost_since(report.made) else 0.0)
             if max(limits.get(report.target, 0.0), at) < lifts_at - tolerance:
                 yield f"{report}, made at {report.made:.3f}, was to last until {lifts_at:.3f}, but is gone or shorter"
@@ -216,7 +249,7 @@ class Model:
             lost = self._event_lost(report)
             if not lost and report.event and report.event not in [event.id for event in own]:
                 yield f"{report} at {report.made:.3f} is not in the stream, but {[event.id for event in own]}"
-            if not lost and not own:
+            if not lost and not own and report.promised:
                 yield f"{report} at {report.made:.3f} was kept by its process, but is not in the stream"
         for number, own in found.items():
             yield f"events {own} are of report {number}, which nobody told of"

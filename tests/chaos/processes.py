@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import signal
 import sys
@@ -11,6 +12,59 @@ from collections.abc import Callable
 from typing import Any
 
 LONGEST_LINE = 2**20
+
+
+class Crew:
+    """All processes of the run. Each has a number that no other ever had.
+
+    Args:
+        tell: Called with the number of a process and everything that it tells.
+    """
+
+    def __init__(self, tell: Callable[[int, dict[str, Any]], None]) -> None:
+        self.processes: list[Process] = []
+        self._tell = tell
+        self._numbers = itertools.count()
+        self._arguments: Callable[[int], list[str]] = lambda number: []
+
+    async def start(self, count: int, arguments: Callable[[int], list[str]]) -> None:
+        """Start so many processes with the arguments of ``tests.chaos.worker`` that belong to each number."""
+        self._arguments = arguments
+        for _ in range(count):
+            self.processes.append(await self._new())
+
+    async def replace(self, place: int, dies: Callable[[int, float], None]) -> tuple[int, int]:
+        """Kill a process and start another one in its place.
+
+        Args:
+            place: Which.
+            dies: Called with its number and when it was killed; everything that it told is taken in by then.
+
+        Returns:
+            The numbers of both.
+        """
+        old = self.processes[place]
+        killed_at = time.time()
+        await old.end()
+        dies(old.number, killed_at)
+        self.processes[place] = heir = await self._new()
+        await heir.do("resume")
+        return old.number, heir.number
+
+    async def all(self, what: str) -> list[Any]:
+        """Have every process call a method of its ``Life`` and return the results."""
+        return await asyncio.gather(*(process.do(what) for process in self.processes))
+
+    async def end(self) -> None:
+        """Kill every process that lives."""
+        for process in self.processes:
+            await process.end()
+
+    async def _new(self) -> Process:
+        number = next(self._numbers)
+        process = Process(number, self._arguments(number), self._tell)
+        await process.start()
+        return process
 
 
 class Process:

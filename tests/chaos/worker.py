@@ -169,23 +169,16 @@ class Life:
             (0.0, self._chance.uniform(0.05, 2.0), self._chance.uniform(2.0, LONGEST_WAIT_SECONDS))
         )
         made = time.time()
+        told = {"number": number, "backend": backend, "model": model, "wait": wait, "made": made}
+        # Told before it is done as well: this process may be killed before it knows what became of it.
+        _tell(kind="report", **told, ended=None, event=None)
         try:
             result = await self._coordinator.report_rate_limit(backend, wait, "chaos", number, model=model)
         except Exception as error:
             _tell(kind="raised", what="report", error=repr(error))
             return
         self._look_at(target, made + wait if wait else 0.0, number, "own write")
-        _tell(
-            kind="report",
-            number=number,
-            worker=self._number,
-            backend=backend,
-            model=model,
-            wait=wait,
-            made=made,
-            ended=time.time(),
-            event=result.event_id,
-        )
+        _tell(kind="report", **told, ended=time.time(), event=result.event_id)
 
     async def _wait(self) -> None:
         backend, model = self._chance.choice(TARGETS)
@@ -300,7 +293,10 @@ async def serve(url: str, namespace: str, number: int, seed: int, seconds: float
     """Live until standard input ends, but no longer than so many seconds."""
     reader = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    async with RateLimitCoordinator.from_url(url, namespace, reporter=f"worker {number}", **SETTINGS) as coordinator:
+    coordinator = RateLimitCoordinator.from_url(url, namespace, reporter=f"worker {number}", **SETTINGS)
+    # It may be started in the middle of a fault.
+    await coordinator.start(degraded_ok=True)
+    async with coordinator:
         life = Life(coordinator, number, seed)
         living = asyncio.create_task(life.run())
         try:

@@ -12,12 +12,10 @@ from rate_coordinator.keys import Keys
 from tests.conftest import NEWEST, OLDEST
 from tests.faults.harness import NAMESPACE, Expect, trial
 from tests.servers import RedisServer
-from tests.topologies import Cluster, SentinelTrio, within
+from tests.topologies import SERVICE, Cluster, SentinelTrio
 
 KEY = Keys(NAMESPACE).order
 ANYTHING = "."
-FAILOVER_SECONDS = 20.0
-"""They take about four; a machine with busy neighbours longer."""
 
 
 @pytest.fixture
@@ -42,24 +40,6 @@ def in_step(master: RedisServer, replicas: int) -> None:
     assert master.admin.wait(replicas, 5000) == replicas
 
 
-def hand_over(trio: SentinelTrio, old: RedisServer) -> RedisServer:
-    """Wait until all Sentinels have agreed on another master and return it."""
-    within(lambda: old.port not in trio.masters(), FAILOVER_SECONDS)
-    return trio.master
-
-
-def inherit(cluster: Cluster, old: RedisServer) -> RedisServer:
-    """Wait until all nodes but the old master take another one for the namespace's and return it."""
-    others = [node for node in cluster.nodes if node is not old and node.running]
-
-    def agreed() -> RedisServer | None:
-        ports = {cluster._master_port(node, key_slot(KEY.encode())) for node in others}
-        return next((node for node in others if {node.port} == ports), None)
-
-    heir: RedisServer = within(agreed, FAILOVER_SECONDS)
-    return heir
-
-
 # Another server process answers: what it may lack is looked for, and put back with a second warning.
 TAKEN_OVER = Expect(says=ANYTHING, lasts=0.2, within=10.0, warnings=2, stalls=3.0)
 
@@ -73,7 +53,7 @@ async def test_a_master_behind_sentinels_that_is_killed(trio: SentinelTrio) -> N
             await asyncio.to_thread(old.stop)
 
         async def taken_over() -> None:
-            given.server = await asyncio.to_thread(hand_over, trio, old)
+            given.server = await asyncio.to_thread(trio.successor_of, old)
 
         await given.survive("Sentinel: master killed, from agreement on", kill, taken_over, TAKEN_OVER)
 
@@ -88,7 +68,7 @@ async def test_a_master_behind_sentinels_that_stands_still_and_is_woken(trio: Se
             old.pause()
 
         async def taken_over() -> None:
-            given.server = await asyncio.to_thread(hand_over, trio, old)
+            given.server = await asyncio.to_thread(trio.successor_of, old)
             old.resume()
 
         await given.survive("Sentinel: master stopped and woken", pause, taken_over, TAKEN_OVER)
@@ -100,10 +80,10 @@ async def test_a_fail_over_that_an_operator_orders(trio: SentinelTrio) -> None:
 
         async def order() -> None:
             await asyncio.to_thread(in_step, old, 2)
-            await asyncio.to_thread(trio.sentinels[0].admin.sentinel_failover, "mymaster")
+            await asyncio.to_thread(trio.sentinels[0].admin.sentinel_failover, SERVICE)
 
         async def taken_over() -> None:
-            given.server = await asyncio.to_thread(hand_over, trio, old)
+            given.server = await asyncio.to_thread(trio.successor_of, old)
 
         await given.survive("Sentinel: SENTINEL FAILOVER", order, taken_over, TAKEN_OVER)
 
@@ -118,7 +98,7 @@ async def test_a_node_of_a_cluster_that_is_killed(cluster: Cluster) -> None:
             await asyncio.to_thread(old.stop)
 
         async def taken_over() -> None:
-            given.server = await asyncio.to_thread(inherit, cluster, old)
+            given.server = await asyncio.to_thread(cluster.successor_of, old, KEY)
 
         await given.survive(f"Cluster ({kind(cluster)}): node killed, from agreement on", kill, taken_over, TAKEN_OVER)
 
@@ -133,7 +113,7 @@ async def test_a_node_of_a_cluster_that_stands_still_and_is_woken(cluster: Clust
             old.pause()
 
         async def taken_over() -> None:
-            given.server = await asyncio.to_thread(inherit, cluster, old)
+            given.server = await asyncio.to_thread(cluster.successor_of, old, KEY)
             old.resume()
 
         await given.survive(f"Cluster ({kind(cluster)}): node stopped and woken", pause, taken_over, TAKEN_OVER)
