@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import psutil
+import pytest
 
-from rate_coordinator import RateLimitCoordinator
+from rate_coordinator import CoordinatorUnavailable, RateLimitCoordinator
 from rate_coordinator.connection import Endpoint
 from rate_coordinator.keys import Keys
 from rate_coordinator.mirror import TRACKED_NAMES
@@ -16,6 +18,7 @@ from rate_coordinator.replies import WireReport
 from rate_coordinator.store import Store
 from rate_coordinator.targets import Target
 from tests.faults.harness import QUICK
+from tests.proxy import Faults, Proxy
 from tests.servers import RedisServer, eventually
 
 TARGETS = 100_000
@@ -79,3 +82,23 @@ async def test_a_full_buffer_counts_what_it_drops_and_warns_of_it_once(server: R
         assert (coordinator.health.reports_delivered, coordinator.health.reports_dropped) == (100, 200)
     warnings = [record.getMessage() for record in caplog.records if "buffer" in record.getMessage()]
     assert len(warnings) == 1
+
+
+async def test_a_call_of_many_round_trips_ends_within_one_timeout(server: RedisServer, proxy: Proxy) -> None:
+    """P41: each page of the stream comes in time, all of them do not."""
+    fill = "for i = 1, 20000 do redis.call('XADD', KEYS[1], '*', 'kind', 'report') end"
+    server.admin.eval(fill, 1, Keys("test").events)
+    async with RateLimitCoordinator.from_url(proxy.url, "test", command_timeout=1.0, max_events=1) as coordinator:
+        await coordinator.report_rate_limit("openai", 60.0)
+        proxy.go_wrong(Faults(latency=0.1))
+        calls: list[Callable[[], Awaitable[object]]] = [
+            coordinator.events,
+            lambda: coordinator.explain("openai"),
+        ]
+        for call in calls:
+            began = time.monotonic()
+            with pytest.raises(CoordinatorUnavailable, match="no answer within 1 s"):
+                await call()
+            assert 0.9 < time.monotonic() - began < 1.5
+        proxy.heal()
+        assert len(await coordinator.events(count=1)) == 1

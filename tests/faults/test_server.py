@@ -50,16 +50,16 @@ async def test_a_server_that_stands_still_for_a_while(server: RedisServer) -> No
         )
 
 
-async def test_a_server_that_stands_still_is_noticed_and_survived_with_the_default_settings(
+async def test_a_server_that_stands_still_for_half_a_minute_is_survived_with_the_default_settings(
     server: RedisServer,
 ) -> None:
-    """P41: every public call ends within its timeout; the library's own defaults, and 8 seconds."""
+    """P41: every public call ends within its timeout; the library's own defaults."""
     async with trial(server, connect_timeout=5.0) as given:
         outcome = await given.survive(
-            "SIGSTOP, default settings",
+            "SIGSTOP for 30 s, default settings",
             happens=lambda: asyncio.to_thread(server.pause),
             passes=lambda: asyncio.to_thread(server.resume),
-            expect=Expect(says="silent|no answer", within=10.0, lasts=2.5, stalls=10.0),
+            expect=Expect(says="silent|no answer", within=10.0, lasts=25.0, stalls=35.0),
         )
         assert outcome.shown_after < 7.5
 
