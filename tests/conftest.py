@@ -16,7 +16,8 @@ from hypothesis import settings
 
 from rate_coordinator import RateLimitCoordinator
 from rate_coordinator.keys import Keys
-from tests.servers import RedisServer, servers
+from tests.servers import RedisServer, listed_rights, servers
+from tests.tls import Certificates, tls_port
 from tests.topologies import Cluster, SentinelTrio
 from tools.find_redis import Server
 
@@ -101,34 +102,76 @@ def old_cluster() -> Iterator[Cluster]:
         yield cluster
 
 
-@pytest.fixture(
-    scope="session",
-    params=["embedded", *SERVERS, "sentinel_trio", "cluster", "old_cluster"],
-    ids=lambda p: p if isinstance(p, str) else f"{p.product}-{p.version}",
-)
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    """Certificates for this machine."""
+    return Certificates(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture(scope="session")
+def guarded(certificates: Certificates) -> Iterator[str]:
+    """The URL of a server that speaks TLS, asks for a certificate, and grants a user no more than the listed rights."""
+    user: dict[str, Any] = {"user": " ".join(["coordinator", *listed_rights(), "~*", "&*"])}
+    with tls_port(NEWEST, certificates, ask_clients=True, **user) as port:
+        yield f"rediss://coordinator:password@127.0.0.1:{port}?{certificates.trust}&{certificates.identity}"
+
+
+@pytest.fixture(scope="session")
+def unix() -> Iterator[str]:
+    """The URL of a server's Unix socket."""
+    with RedisServer(NEWEST.path) as running:
+        yield f"unix://{running.socket}"
+
+
+SHARED: list[str | Server] = [*SERVERS, "unix", "guarded", "sentinel_trio", "cluster", "old_cluster"]
+"""Every kind of place that processes can share: each version, each way in, behind Sentinels, on clusters."""
+
+
+def _named(kind: str | Server) -> str:
+    return kind if isinstance(kind, str) else f"{kind.product}-{kind.version}"
+
+
+def _url_of(kind: str | Server, request: pytest.FixtureRequest) -> Iterator[str]:
+    if isinstance(kind, str):
+        there = request.getfixturevalue(kind)
+        yield there if isinstance(there, str) else there.url
+    else:
+        with RedisServer(kind.path) as running:
+            yield running.url
+
+
+@pytest.fixture(scope="session", params=["embedded", *SHARED], ids=_named)
 def _any_server(request: pytest.FixtureRequest) -> Iterator[str | None]:
     if request.param == "embedded":
         yield None
-    elif isinstance(request.param, str):
-        yield request.getfixturevalue(request.param).url
     else:
-        with RedisServer(request.param.path) as running:
-            yield running.url
+        yield from _url_of(request.param, request)
+
+
+@pytest.fixture(scope="session", params=SHARED, ids=_named)
+def _shared_server(request: pytest.FixtureRequest) -> Iterator[str]:
+    yield from _url_of(request.param, request)
 
 
 @pytest.fixture
 def place(_any_server: str | None) -> Place:
-    """A namespace on every kind of server: embedded, each version, behind Sentinels, on clusters."""
+    """A namespace on every kind of server: those of ``shared_place``, and the embedded one."""
     name = str(uuid4())
     return Place(_any_server or f"memory://{name}", f"test {name}")
 
 
 @pytest.fixture
+def shared_place(_shared_server: str) -> Place:
+    """A namespace on every kind of server that processes can share."""
+    return Place(_shared_server, f"test {uuid4()}")
+
+
+@pytest.fixture
 async def make(request: pytest.FixtureRequest) -> AsyncIterator[Make]:
-    """Make coordinators of the test's place: its ``place``, ``real`` or ``own_server``."""
+    """Make coordinators of the test's place: its ``place``, ``shared_place``, ``real`` or ``own_server``."""
     made: list[RateLimitCoordinator] = []
-    if "place" in request.fixturenames:
-        where: Place = request.getfixturevalue("place")
+    if given := {"place", "shared_place"}.intersection(request.fixturenames):
+        where: Place = request.getfixturevalue(given.pop())
     elif "own_server" in request.fixturenames:
         where = Place(request.getfixturevalue("own_server").url, "test")
     else:

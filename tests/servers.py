@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -127,6 +128,14 @@ def servers() -> list[Server]:
     if not found:
         raise RuntimeError("no redis-server to test against: run `make test`, which finds or fetches one")
     return [found[version] for version in sorted(found, reverse=True)]
+
+
+def listed_rights() -> list[str]:
+    """Return the rights that the README lists, as for ``ACL SETUSER``, without those to keys and channels."""
+    text = (Path(__file__).parents[1] / "README.md").read_text()
+    command = next(line for line in text.splitlines() if line.startswith("redis-cli ACL SETUSER"))
+    limited_to = ("reset", "~", "&")
+    return [rule for rule in shlex.split(command)[4:] if not rule.startswith(limited_to)]
 
 
 async def eventually(condition: Callable[[], Any], within: float = 10.0) -> Any:

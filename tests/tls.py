@@ -48,13 +48,14 @@ class Certificates:
 
 
 @contextmanager
-def tls_port(server: Server, certificates: Certificates, *, ask_clients: bool) -> Iterator[int]:
+def tls_port(server: Server, certificates: Certificates, *, ask_clients: bool, **options: str) -> Iterator[int]:
     """Run a server and yield the port on which it speaks TLS: by itself, or through a proxy where it was built without.
 
     Args:
         server: The program.
         certificates: What it shows, and whom it trusts.
         ask_clients: Whether clients have to show a certificate.
+        options: More of the server's configuration.
     """
     if speaks_tls(server):
         port = free_port()
@@ -63,10 +64,13 @@ def tls_port(server: Server, certificates: Certificates, *, ask_clients: bool) -
             "tls_ca_cert_file": str(certificates.authority),
             "tls_auth_clients": "yes" if ask_clients else "no",
         }
-        with RedisServer(server.path, tls_port=str(port), **pair, **trust):
+        with RedisServer(server.path, tls_port=str(port), **pair, **trust, **options):
             yield port
     else:
-        with RedisServer(server.path) as plain, TlsProxy(certificates, plain.port, ask_clients=ask_clients) as proxy:
+        with (
+            RedisServer(server.path, **options) as plain,
+            TlsProxy(certificates, plain.port, ask_clients=ask_clients) as proxy,
+        ):
             yield proxy.port
 
 

@@ -40,9 +40,9 @@ async def start(stack: AsyncExitStack, place: Place, count: int, **settings: Any
     return await asyncio.gather(*(stack.enter_async_context(worker) for worker in workers))
 
 
-async def test_one_processs_429_stops_the_others(real: Place) -> None:
+async def test_one_processs_429_stops_the_others(shared_place: Place) -> None:
     async with AsyncExitStack() as stack:
-        workers = await start(stack, real, 4)
+        workers = await start(stack, shared_place, 4)
         waiting = [asyncio.create_task(worker.do("limited", "openai")) for worker in workers[1:]]
         result = await workers[0].do("report_rate_limit", "openai", 30.0, "job", 7)
         reported = time.monotonic()
@@ -72,10 +72,10 @@ async def _holds_at_most(worker: Worker, backend: str, seconds: float) -> bool:
     return bool(limited) and remaining <= seconds
 
 
-async def test_a_waiter_in_another_process_wakes_on_a_clear_and_holds_on_an_extension(real: Place) -> None:
+async def test_a_waiter_in_another_process_wakes_on_a_clear_and_holds_on_an_extension(shared_place: Place) -> None:
     """P31."""
     async with AsyncExitStack() as stack:
-        waiter, other = await start(stack, real, 2)
+        waiter, other = await start(stack, shared_place, 2)
         await other.do("report_rate_limit", "openai", 0.5)
         await waiter.do("limited", "openai")
         began = time.monotonic()
@@ -91,12 +91,12 @@ async def test_a_waiter_in_another_process_wakes_on_a_clear_and_holds_on_an_exte
             await waiting
 
 
-async def test_any_order_of_reports_leaves_all_processes_at_the_maximum(real: Place) -> None:
+async def test_any_order_of_reports_leaves_all_processes_at_the_maximum(shared_place: Place) -> None:
     """P01: to the millisecond."""
     chance = random.Random(3)
     waits = [round(chance.uniform(10, 60), 3) for _ in range(40)]
     async with AsyncExitStack() as stack:
-        workers = await start(stack, real, 4)
+        workers = await start(stack, shared_place, 4)
         results = await asyncio.gather(
             *(_report_all(worker, waits[number::4]) for number, worker in enumerate(workers))
         )
@@ -114,9 +114,9 @@ async def _report_all(worker: Worker, waits: list[float]) -> list[dict[str, Any]
     return [await worker.do("report_rate_limit", "openai", wait) for wait in waits]
 
 
-async def test_ten_thousand_concurrent_reports_of_four_processes_are_ten_thousand_events(real: Place) -> None:
+async def test_ten_thousand_concurrent_reports_of_four_processes_are_ten_thousand_events(shared_place: Place) -> None:
     async with AsyncExitStack() as stack:
-        workers = await start(stack, real, 4, max_events=50_000)
+        workers = await start(stack, shared_place, 4, max_events=50_000)
         ids = await asyncio.gather(*(worker.do("reports", "openai", 2500, 30.0) for worker in workers))
         assert len({event_id for of_one in ids for event_id in of_one if event_id}) == 10_000
         calls = [(await worker.do("health"))["script_calls"] for worker in workers]
@@ -125,11 +125,11 @@ async def test_ten_thousand_concurrent_reports_of_four_processes_are_ten_thousan
 
 @pytest.mark.parametrize("shift", [-5 * 3600.0, 5 * 3600.0, -40 * 365 * 86400.0], ids=["behind", "ahead", "1986"])
 async def test_a_client_whose_clock_is_hours_off_neither_sees_nor_makes_a_difference(
-    real: Place, make: Make, shift: float
+    shared_place: Place, make: Make, shift: float
 ) -> None:
     """P12: only the server's clock counts."""
     right = await make()
-    async with Worker(real.url, real.namespace, prelude=HOURS_OFF.format(shift=shift)) as wrong:
+    async with Worker(shared_place.url, shared_place.namespace, prelude=HOURS_OFF.format(shift=shift)) as wrong:
         assert abs(await wrong.do("wall_clock") - time.time() - shift) < 60
         result = await wrong.do("report_rate_limit", "openai", 30.0)
         assert result["seconds_remaining"] == 30.0
@@ -148,10 +148,12 @@ async def test_a_client_whose_clock_is_hours_off_neither_sees_nor_makes_a_differ
         assert await wrong.do("recent") == 3
 
 
-async def test_a_process_that_was_suspended_neither_lifts_too_early_nor_holds_too_long(real: Place, make: Make) -> None:
+async def test_a_process_that_was_suspended_neither_lifts_too_early_nor_holds_too_long(
+    shared_place: Place, make: Make
+) -> None:
     """P13: its own clock goes on, and what it missed meanwhile reaches it."""
     other = await make()
-    async with Worker(real.url, real.namespace) as worker:
+    async with Worker(shared_place.url, shared_place.namespace) as worker:
         await other.report_rate_limit("short", 1.0)
         await other.report_rate_limit("long", 60.0)
         for target in ("short", "long"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import shlex
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, ExitStack
@@ -19,7 +18,7 @@ from redis.crc import key_slot
 from rate_coordinator import CoordinatorUnavailable, RateLimitCoordinator, diagnose
 from rate_coordinator.keys import Keys
 from tests.conftest import NEWEST, OLDEST, SERVERS
-from tests.servers import RedisServer, eventually, free_port
+from tests.servers import RedisServer, eventually, free_port, listed_rights
 from tests.tls import Certificates, TlsProxy, speaks_tls, tls_port
 from tests.topologies import SERVICE, SLOTS, Cluster, Sentinel, SentinelTrio, member_port, within
 
@@ -63,11 +62,6 @@ def fragile(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     """A cluster whose nodes may be killed and whose slots may be moved, with a password."""
     with Cluster(request.param, password=PASSWORD) as cluster:
         yield cluster
-
-
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    return Certificates(tmp_path_factory.mktemp("certificates"))
 
 
 def trio_url(trio: SentinelTrio, ports: list[int] | None = None) -> str:
@@ -400,9 +394,8 @@ async def test_a_healthy_topology_is_diagnosed_as_such(which: str, request: pyte
 def rights(*more: str) -> list[str]:
     """Return the rights that the README lists, and those that it says are needed beside them."""
     text = (Path(__file__).parents[2] / "README.md").read_text()
-    base = next(line for line in text.splitlines() if line.startswith("redis-cli ACL SETUSER"))
-    assert all(f"{right}" in text[text.index("Beside the rights above") :] for right in more)
-    return [*shlex.split(base)[4:], "resetkeys", "~*", "resetchannels", "&*", *more]
+    assert all(right in text[text.index("Beside the rights above") :] for right in more)
+    return [*listed_rights(), "~*", "&*", *more]
 
 
 async def test_the_rights_that_are_listed_for_a_cluster_are_enough(fragile: Cluster, connect: Connect) -> None:
