@@ -48,7 +48,7 @@ class Certificates:
 
 
 @contextmanager
-def tls_port(server: Server, certificates: Certificates, *, ask_clients: bool, **options: str) -> Iterator[int]:
+def tls_port(server: Server, certificates: Certificates, *, ask_clients: bool, **options: Any) -> Iterator[int]:
     """Run a server and yield the port on which it speaks TLS: by itself, or through a proxy where it was built without.
 
     Args:
