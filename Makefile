@@ -8,7 +8,7 @@ PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format bench chaos soak constraints clean
+.PHONY: help demo test lint format bench chaos fuzz soak constraints clean
 
 help:  ## List what there is
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -37,6 +37,9 @@ bench: $(VENV)/.dev  ## Measure against the baselines of benchmarks/README.md
 chaos: $(VENV)/.dev  ## Let 8 processes live through random faults for 3 minutes (SECONDS=…, SEED=…)
 	@$(BIN)/python tools/find_redis.py > /dev/null
 	$(BIN)/python -m tests.chaos $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
+
+fuzz: $(VENV)/.dev  ## Feed random bytes to all that reads others' messages and keys, for a minute (SECONDS=…)
+	$(BIN)/python -m tests.fuzz $(if $(SECONDS),--seconds $(SECONDS))
 
 soak: $(VENV)/.dev  ## Let 4 processes make 50 reports a second for 30 minutes and see whether anything grows (MINUTES=…)
 	@$(BIN)/python tools/find_redis.py > /dev/null

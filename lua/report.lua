@@ -138,27 +138,31 @@ for first = FIRST_REPORT, last_report, ARGUMENTS_PER_REPORT do
     end
     local existing = math.max(in_key, in_index)
     -- More than its own wait ahead: the server's clock was put back since. The limit must not last longer for that.
-    if cause_wait_ms and existing > now_ms + tonumber(cause_wait_ms) then
+    local put_back = cause_wait_ms and existing > now_ms + tonumber(cause_wait_ms)
+    if put_back then
       existing = now_ms + tonumber(cause_wait_ms)
     end
     if existing <= now_ms then
       existing, cause_id = 0, ''
     end
-    state = {limit_key = limit_key, resume_at_ms = existing, cause_id = cause_id or '',
+    state = {limit_key = limit_key, resume_at_ms = existing, cause_id = cause_id or '', put_back = put_back,
              stale = existing ~= 0 and (existing ~= in_key or existing ~= in_index)}
     states[target] = state
   end
 
   local resume_at_ms = now_ms + wait_ms
-  local extended = wait_ms > 0 and resume_at_ms > state.resume_at_ms
+  -- After the clock was put back, others may hold it lifted, by their own clocks: they have to be told even of what is
+  -- shorter than what Redis makes of it.
+  local extended = wait_ms > 0 and (resume_at_ms > state.resume_at_ms or state.put_back)
   if extended then
-    state.resume_at_ms = resume_at_ms
+    state.resume_at_ms, state.put_back = math.max(state.resume_at_ms, resume_at_ms), nil
   end
   local event_id = redis.call('XADD', events_key, 'MAXLEN', '~', max_events, '*',
     'kind', 'report', 'wait_ms', integer(wait_ms), 'extended', extended and '1' or '0',
     'resume_at_ms', integer(state.resume_at_ms), 'details', '{' .. details .. '}')
   if extended then
-    state.cause_id, state.cause_wait_ms, state.details, state.report = event_id, integer(wait_ms), details, first
+    state.cause_id, state.details, state.report = event_id, details, first
+    state.cause_wait_ms = integer(state.resume_at_ms - now_ms)
   end
   results[#results + 1] = {event_id, extended and '1' or '0', target, integer(state.resume_at_ms), cleared and '1' or '0'}
 end

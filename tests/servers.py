@@ -41,6 +41,8 @@ class RedisServer:
     def __init__(self, binary: str | None = None, *, port: int | None = None, **options: str) -> None:
         self.binary = binary or available()[0].path
         self.port = port or free_port()
+        self.environment: dict[str, str] = {}
+        """What its environment has from its next start on, beside this program's."""
         self._directory = tempfile.TemporaryDirectory(prefix="redis-", ignore_cleanup_errors=True)
         self.socket = str(Path(self._directory.name) / "redis.sock")
         self._options = {"save": "", "appendonly": "no", **{name.replace("_", "-"): v for name, v in options.items()}}
@@ -74,7 +76,8 @@ class RedisServer:
         command += ["--dir", self._directory.name, "--unixsocket", self.socket, "--logfile", "redis.log"]
         for name, value in self._options.items():
             command += [f"--{name}", *(value.split(" ") if value else [""])]
-        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        environment = os.environ | self.environment
+        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
         deadline = time.monotonic() + START_SECONDS
         while True:
             try:

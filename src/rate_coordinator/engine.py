@@ -183,6 +183,7 @@ class Engine:
             round_trip_seconds=self.store.round_trip_seconds,
             notices_received=self.subscription.received,
             notices_unreadable=self.subscription.unreadable,
+            notices_newer=self.subscription.newer,
             notices_dropped=self.hub.dropped,
             notices_missed=self.mirror.gaps,
             callback_errors=self.hub.callback_errors,

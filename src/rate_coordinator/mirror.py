@@ -259,14 +259,18 @@ class Mirror:
             self._missed_at = None
         return changed | self._apply_early(sent_at) | self._place(sent_at)
 
-    def lost_in(self, snapshot: Snapshot) -> list[Target]:
-        """Return the limits that a snapshot should hold and does not: cleared without a notice, or lost in Redis."""
+    def lost_in(self, snapshot: Snapshot, received_at: float) -> list[Target]:
+        """Return the limits that a snapshot should hold and does not: cleared without a notice, or lost in Redis.
+
+        What is over by this process's clock is not asked for, even if the server's was put back since.
+        """
         told = {limit.target for limit in snapshot.limits}
         return [
             target
             for target, limit in self._limits.items()
             if target not in told
             and limit.resume_at_ms > snapshot.now_ms
+            and limit.deadline > received_at
             and (snapshot.epoch != self.epoch or limit.id <= snapshot.notice_id)
         ]
 

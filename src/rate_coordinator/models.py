@@ -267,6 +267,9 @@ class Health(_Frozen):
     """Latest measured round trip of a script call."""
     notices_received: int = 0
     notices_unreadable: int = 0
+    """Messages on the channel that were no notices: too large, no JSON, or of wrong content."""
+    notices_newer: int = 0
+    """Messages of a newer version that this one does not understand."""
     notices_dropped: int = 0
     """Notices that slow consumers in this process lost."""
     notices_missed: int = 0

@@ -305,7 +305,11 @@ class Outbox:
         if answer.resume_at_ms:
             # The state that is answered is the one after the whole call: another report of it may have set it.
             own = answer.cause_id == answer.event_id
-            wait_ms, details = (sent.wait_ms, report.details(self._reporter, sent)) if own else (None, None)
+            wait_ms, details = None, None
+            if own:
+                # More than was sent, where it stands for an older limit as well whose clock was put back.
+                wait_ms = max(sent.wait_ms, answer.resume_at_ms - reply.now_ms)
+                details = report.details(self._reporter, sent)
             if own and again:
                 # Which sending was carried out is not known, and the first was shortened by less than this one.
                 wait_ms, details = report.wait.wait_ms, None

@@ -11,6 +11,7 @@ import asyncio
 import logging
 import math
 import random
+from collections import Counter
 from collections.abc import Awaitable, Callable
 
 from redis.exceptions import RedisError
@@ -22,7 +23,7 @@ from rate_coordinator.connection import Endpoint, Link, unavailable
 from rate_coordinator.errors import CoordinatorError, CoordinatorUnavailable
 from rate_coordinator.models import Notice
 from rate_coordinator.settings import Settings
-from rate_coordinator.wire import Unreadable, read_notice
+from rate_coordinator.wire import Trouble, Unreadable, read_notice
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +65,6 @@ class Subscription:
         self.ending = False
         """Set before it is cancelled: a task group whose parts fail in that moment raises nothing but their errors."""
         self.received = 0
-        self.unreadable = 0
         self.reconnects = 0
         self._endpoint = endpoint
         self._channel = channel
@@ -75,8 +75,19 @@ class Subscription:
         self._in_step = in_step
         self._condition = condition
         self._link: Link | None = None
+        self._unreadable: Counter[Trouble] = Counter()
         self._alive = asyncio.Event()
         self._wanted = asyncio.Event()
+
+    @property
+    def newer(self) -> int:
+        """How many messages of a newer version were not understood."""
+        return self._unreadable["newer_version"]
+
+    @property
+    def unreadable(self) -> int:
+        """How many other messages were no notices."""
+        return self._unreadable.total() - self.newer
 
     async def connect(self, longest_seconds: float = math.inf) -> None:
         """Subscribe and wait until the server says that it is done.
@@ -166,10 +177,11 @@ class Subscription:
         try:
             notice = read_notice(message)
         except Unreadable as error:
-            self.unreadable += 1
+            self._unreadable[error.trouble] += 1
             # A flood of these must not become a flood in the log.
-            level = logging.WARNING if self.unreadable == 1 else logging.DEBUG
-            logger.log(level, "a message on the channel is unreadable", extra={"error": str(error)})
+            level = logging.WARNING if self._unreadable[error.trouble] == 1 else logging.DEBUG
+            told = {"trouble": error.trouble, "error": str(error)}
+            logger.log(level, "a message on the channel is unreadable", extra=told)
             return
         if notice is not None:
             self.received += 1

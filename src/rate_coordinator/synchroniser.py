@@ -109,21 +109,31 @@ class Synchroniser:
     async def _snapshot(self) -> tuple[Snapshot, float, float]:
         """Read a snapshot of what Redis holds once it holds what it should."""
         snapshot, sent_at, received_at = await self._store.snapshot()
-        lost = self._mirror.lost_in(snapshot)
+        lost = self._mirror.lost_in(snapshot, received_at)
         if lost and await self._store.reindex(lost):
             logger.warning("the index of limits was gone and has been restored", extra={"targets": len(lost)})
             snapshot, sent_at, received_at = await self._store.snapshot()
-        if self._server and snapshot.run_id not in ("", self._server) and self._mirror.behind_in(snapshot, received_at):
-            # Everyone who was connected to the server before finds the same: most leave it to the first of them.
+        if self._lacking(snapshot, sent_at, received_at):
+            # Everyone who knew the limits before finds the same: most leave it to the first of them.
             await asyncio.sleep(random.random() * RESTORE_SPREAD_SECONDS)
             snapshot, sent_at, received_at = await self._store.snapshot()
-            behind = self._mirror.behind_in(snapshot, received_at)
-            if behind:
-                logger.warning("another server answers; putting back what it lacks", extra={"limits": len(behind)})
-                await self._restore(behind)
+            lacking = self._lacking(snapshot, sent_at, received_at)
+            if lacking:
+                logger.warning(
+                    "another server answers, or its clock was set; putting back what it lacks",
+                    extra={"limits": len(lacking)},
+                )
+                await self._restore(lacking)
                 snapshot, sent_at, received_at = await self._store.snapshot()
         self._server = snapshot.run_id or self._server
         return snapshot, sent_at, received_at
+
+    def _lacking(self, snapshot: Snapshot, sent_at: float, received_at: float) -> list[Limit]:
+        """Return the limits that Redis lost, or will let go too early, by nobody's decision."""
+        self._mirror.clock.observe(snapshot.now_ms, sent_at, received_at)
+        moved = bool(self._server) and snapshot.run_id not in ("", self._server)
+        behind = self._mirror.behind_in(snapshot, received_at)
+        return [limit for limit in behind if moved or limit.generation != self._mirror.clock.generation]
 
     async def refresh(self) -> None:
         """Synchronise now.

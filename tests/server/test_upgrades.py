@@ -54,6 +54,7 @@ async def test_a_notice_of_a_newer_version_that_is_not_understood_is_no_garbage(
     admin.publish(real.keys.notices, json.dumps({"version": WIRE_VERSION + 1, "kind": "limit", "target": ["openai"]}))
     admin.publish(real.keys.notices, "garbage")
     await eventually(lambda: coordinator.health.notices_unreadable == 1)
+    assert coordinator.health.notices_newer == 1
     await coordinator.report_rate_limit("openai", 60.0)
     assert coordinator.health.reconnects == 0
 
