@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from rate_coordinator.mirror import Mirror
 from tests.fuzz import targets
 from tests.fuzz.targets import TARGETS
 
@@ -31,6 +32,6 @@ def test_a_few_seconds_of_fuzzing_find_nothing() -> None:
 
 def test_what_is_found_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     """The targets can fail: a mirror that does not take an honest snapshot in is found by the first input."""
-    monkeypatch.setattr(targets.Mirror, "replace", lambda *arguments: set())
+    monkeypatch.setattr(Mirror, "replace", lambda *arguments: set())
     with pytest.raises(AssertionError):
         targets.mirrors(b"")
