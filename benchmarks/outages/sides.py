@@ -13,7 +13,7 @@ import time
 from bisect import bisect_right
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 LIMIT_SECONDS = 600.0
@@ -23,7 +23,7 @@ RETRY_SECONDS = 0.05
 LOOK_SECONDS = 0.05
 """How often one looks whether something has happened."""
 MOST_WRITES = 20_000
-"""No side writes more than this in one experiment."""
+"""Nobody writes more than this in one experiment."""
 
 Fate = Literal["acknowledged", "kept", "refused"]
 """What a writer was told: it is done, it will be done when Redis is back, or it failed."""
@@ -58,9 +58,11 @@ class Writer(Protocol):
 
 @dataclass
 class Desk:
-    """Where one side writes, and the record of what its writes came to."""
+    """Where a side writes, and the record of what its writes came to."""
 
     writer: Writer
+    first: int = 1
+    """Number of the first write."""
     begun: dict[int, float] = field(default_factory=dict)
     """When each write, by its number, was begun."""
     acknowledged: dict[int, float] = field(default_factory=dict)
@@ -69,11 +71,14 @@ class Desk:
     """Numbers of the writes that are to be done when Redis is back."""
     stops_after: float = math.inf
     """A writer ends with the first write that was begun after this and acknowledged."""
-    _numbers: Callable[[], int] = field(default_factory=lambda: itertools.count(1).__next__)
+
+    def __post_init__(self) -> None:
+        """Make all who write here share their numbers."""
+        self._numbers = iter(range(self.first, self.first + MOST_WRITES))
 
     async def write_on(self, pause_seconds: float = 0.0) -> None:
         """Write one limit after the other, the next when the one before was acknowledged."""
-        while (number := self._numbers()) <= MOST_WRITES:
+        for number in self._numbers:
             self.begun[number] = now()
             fate = await self.writer.write(number)
             if fate == "acknowledged":
@@ -85,6 +90,15 @@ class Desk:
                 if fate == "kept":
                     self.kept.add(number)
                 await asyncio.sleep(max(RETRY_SECONDS, pause_seconds))
+
+    def with_all_of(self, other: Desk) -> Desk:
+        """Return the record of both."""
+        return replace(
+            self,
+            begun=self.begun | other.begun,
+            acknowledged=self.acknowledged | other.acknowledged,
+            kept=self.kept | other.kept,
+        )
 
     @property
     def promised(self) -> set[int]:

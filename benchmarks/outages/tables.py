@@ -58,7 +58,10 @@ def _woken(result: Woken) -> list[list[str]]:
         ["figure", PLAIN, PINGING, OURS],
         ["stop to another master", *[_seconds(result.takeover_seconds)] * 3],
         ["stop to waking", *[_seconds(result.woken_seconds)] * 3],
-        ["stop to the next acknowledged write", *(_seconds(seconds, never) for seconds in silent)],
+        [
+            "stop to the next acknowledged write of one who wrote before",
+            *(_seconds(seconds, never) for seconds in silent),
+        ],
         ["longest time that the listener heard nothing", *(_seconds(one.deaf_seconds, never) for one in listeners)],
         ["writes that were kept meanwhile, to be done later", NOTHING, NOTHING, _count(result.kept)],
         ["acknowledged notices", *(_count(told) for told in (result.plain_told, result.plain_told, result.our_told))],
