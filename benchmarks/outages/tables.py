@@ -51,7 +51,9 @@ def _fail_over(result: FailOver) -> list[list[str]]:
 
 def _woken(result: Woken) -> list[list[str]]:
     listeners = (result.plain, result.pinging, result.ours)
-    never = f"> {result.observed_seconds:.0f} s"
+    never = _more_than(result.observed_seconds)
+    # There was nothing to hear before another master took over.
+    still_deaf = _more_than(result.observed_seconds - result.takeover_seconds)
     silent = (result.plain_silent_seconds, result.plain_silent_seconds, result.our_silent_seconds)
     mirrors = [NOTHING if one.unmirrored is None else _count(one.unmirrored) for one in listeners]
     return [
@@ -62,7 +64,10 @@ def _woken(result: Woken) -> list[list[str]]:
             "stop to the next acknowledged write of one who wrote before",
             *(_seconds(seconds, never) for seconds in silent),
         ],
-        ["longest time that the listener heard nothing", *(_seconds(one.deaf_seconds, never) for one in listeners)],
+        [
+            "longest time that the listener heard nothing",
+            *(_seconds(one.deaf_seconds, still_deaf) for one in listeners),
+        ],
         ["writes that were kept meanwhile, to be done later", NOTHING, NOTHING, _count(result.kept)],
         ["acknowledged notices", *(_count(told) for told in (result.plain_told, result.plain_told, result.our_told))],
         ["of them never learned of", *(_count(one.never_heard) for one in listeners)],
@@ -73,7 +78,7 @@ def _woken(result: Woken) -> list[list[str]]:
 
 def _cut(result: Cut) -> list[list[str]]:
     kinds: tuple[Noticing, ...] = (result.checking, result.pinging, result.ours)
-    never = f"> {result.observed_seconds:.0f} s"
+    never = _more_than(result.observed_seconds)
     return [
         [f"figure, of {len(result.ours.deaf_seconds)} listeners", f"{PLAIN}, health check", PINGING, OURS],
         ["cut until it was noticed", *(_range(one.noticed_seconds, never) for one in kinds)],
@@ -94,6 +99,10 @@ def _counts(numbers: Sequence[int]) -> str:
 
 def _seconds(seconds: float, never: str = "never") -> str:
     return never if math.isinf(seconds) else f"{seconds:.1f} s"
+
+
+def _more_than(seconds: float) -> str:
+    return f"> {math.floor(seconds)} s"
 
 
 def _range(seconds: Sequence[float], never: str) -> str:
