@@ -17,6 +17,8 @@ FIGURES = {
     "waiters": "10,000 tasks that wait for one backend",
     "listeners": "from a report to the last of many coordinators",
 }
+LONG_FIGURES = {"outages": "what redis-py and the library lose in a fail-over, and how long they are deaf"}
+"""Only measured when they are named: no ratios, and most of their time is spent on waiting."""
 
 
 def main() -> int:
@@ -24,10 +26,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description="Measure the library against named baselines in the same run.",
-        epilog="\n".join(f"  {name:<10} {about}" for name, about in FIGURES.items()),
+        epilog="\n".join(
+            [
+                *(f"  {name:<10} {about}" for name, about in FIGURES.items()),
+                "only when named, about a minute:",
+                *(f"  {name:<10} {about}" for name, about in LONG_FIGURES.items()),
+            ]
+        ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("figures", nargs="*", metavar="FIGURE", help="which to measure; all if none is named")
+    parser.add_argument(
+        "figures", nargs="*", metavar="FIGURE", help="which to measure; all but outages if none is named"
+    )
     parser.add_argument("--quick", action="store_true", help="a few seconds: shows that it runs, proves nothing")
     parser.add_argument("--uvloop", action="store_true", help="run all processes on uvloop instead of asyncio's loop")
     parser.add_argument("--no-hiredis", action="store_true", help="use redis-py's parser in Python, on both sides")
@@ -40,8 +50,9 @@ def main() -> int:
     parser.add_argument("--server", help="redis-server or valkey-server to start; the machine's own if left out")
     parser.add_argument("--markdown", action="store_true", help="print the tables in Markdown")
     arguments = parser.parse_args()
-    if unknown := [name for name in arguments.figures if name not in FIGURES]:
-        parser.error(f"no figure is called {', '.join(unknown)}; there are {', '.join(FIGURES)}")
+    known = FIGURES | LONG_FIGURES
+    if unknown := [name for name in arguments.figures if name not in known]:
+        parser.error(f"no figure is called {', '.join(unknown)}; there are {', '.join(known)}")
     if not 0 <= arguments.pace <= 20:
         parser.error("--pace must be 0 to 20 milliseconds")
     if arguments.uvloop and find_spec("uvloop") is None:
@@ -54,13 +65,13 @@ def main() -> int:
     from benchmarks.harness import Options, describe_machine, show, started_server
 
     with started_server(arguments.server) as server:
-        pace_seconds = arguments.pace / 1000
-        options = Options(server.url, quick=arguments.quick, uvloop=arguments.uvloop, pace_seconds=pace_seconds)
+        options = Options(server.url, server.binary, arguments.quick, arguments.uvloop, arguments.pace / 1000)
         print(describe_machine(options, server), flush=True)
         for name in arguments.figures or FIGURES:
-            print(f"\n{name}: {FIGURES[name]}", flush=True)
-            figures = import_module(f"benchmarks.{name}").measure(options)
-            print(show(figures, markdown=arguments.markdown), flush=True)
+            print(f"\n{name}: {known[name]}", flush=True)
+            module = import_module(f"benchmarks.{name}")
+            shown = module.show if name in LONG_FIGURES else show
+            print(shown(module.measure(options), markdown=arguments.markdown), flush=True)
     return 0
 
 

@@ -9,7 +9,7 @@ import platform
 import random
 import statistics
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Container, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -32,6 +32,8 @@ class Options:
     """How to measure."""
 
     url: str
+    binary: str | None = None
+    """The server program, for those who start more of them; the machine's own if left out."""
     quick: bool = False
     uvloop: bool = False
     pace_seconds: float = 0.003
@@ -108,17 +110,27 @@ def show(figures: Sequence[Figure], *, markdown: bool) -> str:
         )
         for figure in figures
     ]
+    return tabulate([head, *rows], right={1, 2, 4}, markdown=markdown)
+
+
+def tabulate(rows: Sequence[Sequence[str]], *, right: Container[int], markdown: bool) -> str:
+    """Return rows of cells as a table.
+
+    Args:
+        rows: The first is the head.
+        right: Numbers of the columns that are aligned at the right.
+        markdown: Whether it is to be one of Markdown.
+    """
     if markdown:
-        lines = [head, ("---", "--:", "--:", "---", "--:", "---", "---"), *rows]
-        return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
-    right = {1, 2, 4}
+        rule = ["--:" if column in right else "---" for column in range(len(rows[0]))]
+        return "\n".join(f"| {' | '.join(line)} |" for line in [rows[0], rule, *rows[1:]])
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join(
         "  ".join(
             cell.rjust(width) if column in right else cell.ljust(width)
             for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
-        for row in [head, *rows]
+        for row in rows
     )
 
 

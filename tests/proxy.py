@@ -163,7 +163,8 @@ class Proxy:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._forward(connection, "requests", reader, upstream_writer))
                 group.create_task(self._forward(connection, "replies", upstream_reader, writer))
-        except* (OSError, _Gone):
+        except* (OSError, _Gone, asyncio.CancelledError):
+            # Only ``close`` cancels it, and Python 3.11 would print that as an error nobody handled.
             pass
         finally:
             connection.abort()
