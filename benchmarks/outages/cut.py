@@ -16,7 +16,7 @@ from benchmarks.harness import Options
 from benchmarks.outages.coordinated import OurListener, OurWriter, coordinator_of
 from benchmarks.outages.plain import PING_SECONDS, PlainListener, PlainWriter, client_of
 from benchmarks.outages.sides import Desk, Ear, in_background, now, wait_until
-from tests.proxy import Faults, Proxy, listeners
+from tests.faults.proxy import Faults, Proxy, listeners
 
 PAUSE_SECONDS = 0.05
 """Between two writes of a side."""

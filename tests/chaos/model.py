@@ -17,8 +17,8 @@ from tests.chaos.worker import LONGEST_WAIT_SECONDS, SETTINGS, TOLERANCE_SECONDS
 BEHIND_SECONDS = 0.5
 """After another server took over, limits that are this much shorter than known are not put back (see ``mirror.py``)."""
 
-GRACE_SECONDS = 0.75
-"""So much later than its timeout a call may end on a machine with busy neighbours."""
+GRACE_SECONDS = 0.5
+"""So much later than its timeout a call may end; while the machine stood still, nothing could."""
 
 STALL_SECONDS = 6.0
 """A report that is on its way while server or network stand still may be carried out so much later, unshortened. No
@@ -129,7 +129,7 @@ class Model:
     """When the index, and each limit's own key, was evicted. Keys that are lost one by one lift nothing; but of a limit
     that lost both, Redis knows nothing any more: until a mirror puts it back, a shorter report is the first of all."""
     stops: dict[int, list[tuple[float, float]]] = field(default_factory=lambda: defaultdict(list))
-    """When each process was stopped."""
+    """When each process was stopped, or the machine under it."""
     losses_of_events: list[tuple[float, float]] = field(default_factory=list)
     """Of what was recorded between these times, the events are gone and the limits are not."""
     deaths: list[float] = field(default_factory=list)
@@ -138,6 +138,7 @@ class Model:
     """When the database was emptied."""
     calls: int = 0
     longest_call: float = 0.0
+    _calls: list[tuple[int, str, float, float, float]] = field(default_factory=list)
     _violations: list[str] = field(default_factory=list)
 
     def take(self, worker: int, told: dict[str, Any]) -> None:
@@ -149,16 +150,18 @@ class Model:
             report = Report(told["number"], target, told["wait"], told["made"], ended, told["event"], worker)
             self.reports[report.number] = report
             if ended < math.inf:
-                self._check_call(worker, "a report", SETTINGS["command_timeout"], report.made, ended)
+                self._calls.append((worker, "a report", SETTINGS["command_timeout"], report.made, ended))
         elif kind == "clear":
             clear = Clear(told["number"], told["backend"], told["model"], told["began"])
             if told["ended"] is not None:
-                self._check_call(worker, "a clear", SETTINGS["command_timeout"], told["began"], told["ended"])
+                self._calls.append((worker, "a clear", SETTINGS["command_timeout"], told["began"], told["ended"]))
                 clear.done = told["done"]
                 clear.ended = told["ended"] if clear.done else math.inf
             self.clears[clear.number] = clear
         elif kind == "slow":
-            self._check_call(worker, told["what"], told["bound"], told["began"], told["ended"])
+            self._calls.append((worker, told["what"], told["bound"], told["began"], told["ended"]))
+        elif kind == "stall":
+            self.stops[worker].append((told["since"], told["until"]))
         elif kind == "drop":
             self.drops.append(told)
         else:
@@ -187,6 +190,10 @@ class Model:
 
     def violations(self) -> Iterator[str]:
         """Return what was told that must not be. Everything that was done before has to be told by now."""
+        # Not earlier: what stood still meanwhile may be told after them.
+        calls, self._calls = self._calls, []
+        for call in calls:
+            self._check_call(*call)
         told, self._violations = self._violations, []
         yield from told
         drops, self.drops = self.drops, []
@@ -283,9 +290,12 @@ class Model:
         return [line for line in told if line[0] >= since]
 
     def _check_call(self, worker: int, what: str, bound: float, began: float, ended: float) -> None:
-        stopped = sum(
-            max(0.0, min(ended, until + STOP_SLACK_SECONDS) - max(began, since)) for since, until in self.stops[worker]
-        )
+        stopped, counted_to = 0.0, began
+        for since, until in sorted(self.stops[worker]):
+            # A stop of the process may show as a stall of its machine as well.
+            since, until = max(since, counted_to), min(until + STOP_SLACK_SECONDS, ended)
+            if until > since:
+                stopped, counted_to = stopped + until - since, until
         took = ended - began - stopped
         self.calls += 1
         if what.startswith("a "):

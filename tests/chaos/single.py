@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from tests.chaos.scene import LONGEST_SECONDS, Fault, Scene, in_thread
-from tests.proxy import Connection, Faults, Proxy, Way, commands, everyone, listeners
+from tests.faults.proxy import Connection, Faults, Proxy, Way, commands, everyone, listeners
 from tests.servers import RedisServer
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.conftest import SERVERS
 from tests.faults.harness import SECRET
-from tests.proxy import Proxy
+from tests.faults.proxy import Proxy
 from tests.servers import RedisServer
 
 

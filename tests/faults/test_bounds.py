@@ -18,7 +18,7 @@ from rate_coordinator.replies import WireReport
 from rate_coordinator.store import Store
 from rate_coordinator.targets import Target
 from tests.faults.harness import QUICK
-from tests.proxy import Faults, Proxy
+from tests.faults.proxy import Faults, Proxy
 from tests.servers import RedisServer, eventually
 
 TARGETS = 100_000

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from tests.faults.harness import Expect, trial
+from tests.faults.proxy import Connection, Faults, Proxy, Way, commands, everyone, listeners
 from tests.faults.test_server import REFUSED, nothing
-from tests.proxy import Connection, Faults, Proxy, Way, commands, everyone, listeners
 from tests.servers import RedisServer
 
 BOTH: frozenset[Way] = frozenset({"requests", "replies"})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -12,6 +12,7 @@ import pytest
 import redis
 
 from tests.faults.fleet import Fleet
+from tests.metronome import Metronome
 from tests.servers import RedisServer, eventually
 
 COORDINATORS = 200
@@ -20,6 +21,13 @@ WINDOW_SECONDS = 0.25
 MOST_PER_WINDOW = COORDINATORS
 """Of the 400 connections of 200 coordinators, no more than half in any quarter of a second."""
 MOST_PER_SECOND = 2 * COORDINATORS + 50
+
+
+@pytest.fixture
+def metronome() -> Iterator[Metronome]:
+    """Tells how long the machine stood still."""
+    with Metronome() as beating:
+        yield beating
 
 
 @pytest.fixture
@@ -74,7 +82,7 @@ async def all_connected(fleet: list[Fleet]) -> bool:
 
 @pytest.mark.parametrize("how", ["restart", "CLIENT KILL"])
 async def test_two_hundred_coordinators_come_back_without_a_spike_and_replay_spread_out(
-    server: RedisServer, fleet: list[Fleet], how: str
+    server: RedisServer, fleet: list[Fleet], metronome: Metronome, how: str
 ) -> None:
     """P42: neither the connections nor what was kept come in the same instant."""
     kept = 0
@@ -108,8 +116,10 @@ async def test_two_hundred_coordinators_come_back_without_a_spike_and_replay_spr
         f"and {second} in 1 s; {len(times)} replays, at most {crowd} in 0.1 s",
         end="",
     )
-    assert recovered < 5.0 + 1.0
-    assert window <= MOST_PER_WINDOW
+    # What was due while the machine stood still comes at once afterwards.
+    stall = metronome.longest_stall
+    assert recovered < 5.0 + 1.0 + stall
+    assert window <= MOST_PER_WINDOW * (1 + stall / WINDOW_SECONDS)
     assert second <= MOST_PER_SECOND
     assert len(times) == kept
-    assert crowd <= max(1, kept // 2)
+    assert crowd <= max(1, kept // 2 + kept * stall)

@@ -17,7 +17,7 @@ from rate_coordinator.replies import WireReport
 from rate_coordinator.store import Store
 from rate_coordinator.targets import Target
 from tests.conftest import Make, Place
-from tests.proxy import Proxy
+from tests.faults.proxy import Proxy
 from tests.servers import RedisServer, eventually
 
 LOOK = """

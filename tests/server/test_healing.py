@@ -16,7 +16,7 @@ import redis
 from rate_coordinator import Notice, RateLimitCoordinator
 from rate_coordinator.models import EntryId
 from tests.conftest import Make, Place
-from tests.proxy import Proxy
+from tests.faults.proxy import Proxy
 from tests.servers import RedisServer, eventually
 
 

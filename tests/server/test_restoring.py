@@ -10,7 +10,7 @@ import pytest
 
 from rate_coordinator import RateLimitCoordinator
 from tests.conftest import Make
-from tests.proxy import Proxy
+from tests.faults.proxy import Proxy
 from tests.servers import RedisServer, eventually
 
 
