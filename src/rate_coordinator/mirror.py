@@ -13,6 +13,7 @@ What a mirror hears may be late, doubled, out of order or missing. It converges 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import NamedTuple, TypeVar
 
 from rate_coordinator.clock import ServerClock
@@ -190,7 +191,16 @@ class Mirror:
 
     def learn_clear(self, epoch: str, target: Target, cleared_id: EntryId) -> set[Target]:
         """Take in the reply to one of this process's own clears."""
-        return self._clear(target, cleared_id) if epoch == self.epoch else set()
+        if epoch == self.epoch:
+            return self._clear(target, cleared_id)
+        unplaced, self._unplaced = self._unplaced, []
+        changed: set[Target] = set()
+        for reply in unplaced:
+            if (reply.epoch, reply.limit.target) == (epoch, target) and reply.limit.id <= cleared_id:
+                changed |= self.release(target)
+            else:
+                self._unplaced.append(reply)
+        return changed
 
     def hold(self, target: Target, deadline: float) -> set[Target]:
         """Limit a target in this process alone, until ``release``: its report is still on its way."""
@@ -274,12 +284,16 @@ class Mirror:
             and (snapshot.epoch != self.epoch or limit.id <= snapshot.notice_id)
         ]
 
-    def behind_in(self, snapshot: Snapshot, received_at: float) -> list[Limit]:
+    def behind_in(self, snapshot: Snapshot, sent_at: float, received_at: float) -> list[Limit]:
         """Return the limits that are known to last longer than a snapshot says, or that it does not hold at all."""
         told = {limit.target: received_at + limit.remaining_seconds(snapshot.now_ms) for limit in snapshot.limits}
+        known = self._limits.copy()
+        for limit in self._unplaced_limits(snapshot.epoch, sent_at):
+            if limit.target not in known or known[limit.target].deadline < limit.deadline:
+                known[limit.target] = limit
         return [
             limit
-            for target, limit in self._limits.items()
+            for target, limit in known.items()
             if limit.deadline > max(told.get(target, 0.0) + BEHIND_SECONDS, received_at)
         ]
 
@@ -329,6 +343,15 @@ class Mirror:
             else:
                 self._unplaced.append(reply)
         return changed
+
+    def _unplaced_limits(self, epoch: str, sent_at: float) -> Iterator[Limit]:
+        """Return what was replied in an epoch that is over before the mirror got to know it."""
+        for reply in self._unplaced:
+            if reply.epoch != epoch and reply.received_at <= sent_at:
+                told = reply.limit
+                deadline = reply.received_at + told.remaining_seconds(reply.now_ms)
+                order = (told.target, told.id, told.resume_at_ms, deadline, self.clock.generation)
+                yield Limit(*order, told.wait_ms, told.details)
 
     def _learn(self, limit: SnapshotLimit, now_ms: int, received_at: float) -> set[Target]:
         known, cleared_id = self._limits.get(limit.target), self._cleared.get(limit.target)

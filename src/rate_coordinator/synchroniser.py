@@ -132,7 +132,7 @@ class Synchroniser:
         """Return the limits that Redis lost, or will let go too early, by nobody's decision."""
         self._mirror.clock.observe(snapshot.now_ms, sent_at, received_at)
         moved = bool(self._server) and snapshot.run_id not in ("", self._server)
-        behind = self._mirror.behind_in(snapshot, received_at)
+        behind = self._mirror.behind_in(snapshot, sent_at, received_at)
         return [limit for limit in behind if moved or limit.generation != self._mirror.clock.generation]
 
     async def refresh(self) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import AsyncIterator
 
 import pytest
 
-from rate_coordinator import RateLimitCoordinator
+from rate_coordinator import RateLimitCoordinator, subscription
 from tests.conftest import Make
 from tests.faults.proxy import Proxy
 from tests.servers import RedisServer, eventually
@@ -56,6 +57,35 @@ async def test_limits_that_a_restarted_server_lost_are_put_back_by_those_who_kno
     assert told.cause.restores
     assert (await late.explain("openai")).cause.clamped == "above_cap"  # type: ignore[union-attr]
     assert len(await late.events()) <= 2 * len(fleet)
+
+
+async def test_what_a_server_acknowledged_that_died_before_it_was_heard_is_put_back_and_never_let_go(
+    own_server: RedisServer, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reporter = await make()
+    await reporter.report_rate_limit("openai", 30.0)
+    # The listener comes back only after both restarts; until then, nothing but replies tells of the first of them.
+    monkeypatch.setattr(random, "random", lambda: 1.0)
+    monkeypatch.setattr(subscription, "SPREAD_SECONDS", 2.0)
+    own_server.stop()
+    own_server.start()
+    for backend in ("openai", "claude"):
+        assert (await reporter.report_rate_limit(backend, 600.0)).delivered
+    own_server.stop()
+    own_server.start()
+    assert reporter.health.state == "degraded"
+
+    def is_held() -> bool:
+        return all(reporter.active_limits.get(backend, 0.0) > 500 for backend in ("openai", "claude"))
+
+    async def is_connected() -> bool:
+        assert is_held()
+        return reporter.health.state == "connected"
+
+    await eventually(is_connected)
+    assert is_held()
+    late = await make()
+    assert {backend for backend, left in late.active_limits.items() if left > 500} == {"openai", "claude"}
 
 
 async def test_a_flush_of_the_same_server_is_somebodys_decision(own_server: RedisServer, make: Make) -> None:

@@ -646,6 +646,46 @@ def test_a_reply_of_an_unknown_epoch_outlives_a_snapshot_of_that_epoch_from_befo
     assert process.mirror.deadline(OPENAI) - redis.now == pytest.approx(10.0)
 
 
+def test_what_was_replied_in_an_epoch_that_nothing_else_told_of_is_known_to_be_lacking_in_the_next(
+    redis: ModelRedis, process: Process
+) -> None:
+    process.learn(redis.report(OPUS, 5_000))
+    process.synchronise()
+    redis.begin_epoch()
+    reply = redis.report(OPENAI, 10_000)
+    process.learn(reply)
+    process.learn(redis.report(OPUS, 60_000))
+    redis.flush()
+    redis.time_ms += 1
+
+    lacking = process.mirror.behind_in(redis.snapshot(), redis.now, redis.now)
+
+    assert {(limit.target, limit.resume_at_ms) for limit in lacking} == {
+        (OPENAI, reply.now_ms + 10_000),
+        (OPUS, reply.now_ms + 60_000),
+    }
+    assert process.mirror.behind_in(redis.snapshot(), redis.now - 1, redis.now)[0].target == OPUS
+    process.synchronise()
+    assert process.mirror.deadline(OPENAI) == 0.0, "whoever did not put it back follows Redis"
+
+
+def test_a_reply_to_a_clear_lifts_what_was_replied_in_the_same_unknown_epoch(
+    redis: ModelRedis, process: Process
+) -> None:
+    redis.begin_epoch()
+    process.learn(redis.report(OPENAI, 10_000))
+    ((_, cleared_id),) = redis.clear(OPENAI)
+
+    assert process.mirror.learn_clear("another epoch", OPENAI, cleared_id) == set()
+    assert process.mirror.learn_clear(redis.epoch, OPUS, cleared_id) == set()
+    assert process.mirror.deadline(OPENAI) > redis.now
+    assert process.mirror.learn_clear(redis.epoch, OPENAI, cleared_id) == {OPENAI}
+
+    assert process.mirror.deadline(OPENAI) == 0.0
+    redis.flush()
+    assert process.mirror.behind_in(redis.snapshot(), redis.now, redis.now) == []
+
+
 # A server's clock that is stepped.
 
 
