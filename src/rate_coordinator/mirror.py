@@ -29,6 +29,9 @@ _Name = TypeVar("_Name", str, tuple[str, str])
 BEHIND_SECONDS = 0.5
 """A difference of clocks or of times on the way up to this is no difference."""
 
+NO_GENERATION = -1
+"""In the place of a clock's generation: that of another server."""
+
 TRACKED_NAMES = 10_000
 """How many names that were asked for but are clear are remembered."""
 
@@ -63,6 +66,7 @@ class _Unplaced(NamedTuple):
     now_ms: int
     received_at: float
     again: bool
+    run_id: str
 
 
 class Mirror:
@@ -163,7 +167,14 @@ class Mirror:
         return self._learn(limit, notice.now_ms, received_at)
 
     def learn(
-        self, epoch: str, limit: SnapshotLimit, now_ms: int, received_at: float, *, again: bool = False
+        self,
+        epoch: str,
+        limit: SnapshotLimit,
+        now_ms: int,
+        received_at: float,
+        *,
+        again: bool = False,
+        run_id: str = "",
     ) -> set[Target]:
         """Take in the reply to one of this process's own reports.
 
@@ -176,13 +187,14 @@ class Mirror:
             now_ms: The server's clock when it answered.
             received_at: When the reply was received.
             again: Whether the call had been sent before: then it may be answered with what was true the first time.
+            run_id: Of the server process that answered; empty if unknown.
 
         Returns:
             The targets whose limit changed.
         """
         self.clock.hear(now_ms, received_at)
         if epoch != self.epoch:
-            self._unplaced.append(_Unplaced(epoch, limit, now_ms, received_at, again))
+            self._unplaced.append(_Unplaced(epoch, limit, now_ms, received_at, again, run_id))
             return self.hold(limit.target, received_at + limit.remaining_seconds(now_ms))
         if limit.id <= self._covered and (again or now_ms <= self._covered_ms) and limit.target not in self._limits:
             # The snapshot is the younger of the two, and holds it no more.
@@ -288,7 +300,7 @@ class Mirror:
         """Return the limits that are known to last longer than a snapshot says, or that it does not hold at all."""
         told = {limit.target: received_at + limit.remaining_seconds(snapshot.now_ms) for limit in snapshot.limits}
         known = self._limits.copy()
-        for limit in self._unplaced_limits(snapshot.epoch, sent_at):
+        for limit in self._unplaced_limits(snapshot, sent_at):
             if limit.target not in known or known[limit.target].deadline < limit.deadline:
                 known[limit.target] = limit
         return [
@@ -344,14 +356,18 @@ class Mirror:
                 self._unplaced.append(reply)
         return changed
 
-    def _unplaced_limits(self, epoch: str, sent_at: float) -> Iterator[Limit]:
-        """Return what was replied in an epoch that is over before the mirror got to know it."""
+    def _unplaced_limits(self, snapshot: Snapshot, sent_at: float) -> Iterator[Limit]:
+        """Return what was replied in an epoch that is over before the mirror got to know it.
+
+        That of another server process was told by a clock of its own, which is that of no generation.
+        """
         for reply in self._unplaced:
-            if reply.epoch != epoch and reply.received_at <= sent_at:
+            if reply.epoch != snapshot.epoch and reply.received_at <= sent_at:
                 told = reply.limit
                 deadline = reply.received_at + told.remaining_seconds(reply.now_ms)
-                order = (told.target, told.id, told.resume_at_ms, deadline, self.clock.generation)
-                yield Limit(*order, told.wait_ms, told.details)
+                elsewhere = reply.run_id and snapshot.run_id and reply.run_id != snapshot.run_id
+                generation = NO_GENERATION if elsewhere else self.clock.generation
+                yield Limit(told.target, told.id, told.resume_at_ms, deadline, generation, told.wait_ms, told.details)
 
     def _learn(self, limit: SnapshotLimit, now_ms: int, received_at: float) -> set[Target]:
         known, cleared_id = self._limits.get(limit.target), self._cleared.get(limit.target)

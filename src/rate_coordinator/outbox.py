@@ -314,7 +314,8 @@ class Outbox:
                 # Which sending was carried out is not known, and the first was shortened by less than this one.
                 wait_ms, details = report.wait.wait_ms, None
             limit = SnapshotLimit(report.target, answer.resume_at_ms, answer.cause_id, wait_ms, details)
-            self._changed(self._mirror.learn(reply.epoch, limit, reply.now_ms, reply.received_at, again=again))
+            told = (reply.epoch, limit, reply.now_ms, reply.received_at)
+            self._changed(self._mirror.learn(*told, again=again, run_id=reply.run_id))
         self._release(report)
         self._recorded(answer.event_id, partial(report.to_event, self._reporter, sent, answer))
         if report.settled is not None and not report.settled.done():

@@ -46,6 +46,8 @@ class Reply(NamedTuple):
     epoch: str
     now_ms: int
     received_at: float
+    run_id: str = ""
+    """Of the server process that answered; empty where it may not be asked."""
 
 
 def write_names(target: Target) -> str:

@@ -10,7 +10,7 @@ from typing import Self
 
 from rate_coordinator import clock
 from rate_coordinator.mirror import Limit
-from rate_coordinator.models import RateLimitEvent, Reason, ReportDetails, ReportResult
+from rate_coordinator.models import FIRST_ID, RateLimitEvent, Reason, ReportDetails, ReportResult
 from rate_coordinator.replies import Reply, ReportReply, WireReport
 from rate_coordinator.targets import Target
 from rate_coordinator.waits import Wait, to_ms
@@ -20,6 +20,7 @@ compact_json = json.JSONEncoder(separators=(",", ":")).encode
 
 
 UNKNOWN_AGE_MS = 60_000
+"""How old a limit of which only the resume time is known is believed to be: a clear of the last minute wins."""
 
 
 @dataclass(slots=True, eq=False)
@@ -50,8 +51,11 @@ class Report:
             at: The present moment, on this process's clock.
         """
         remaining_ms = to_ms(limit.deadline - at)
-        # Without the wait it cannot be told how old the limit is; then any clear of the last minute wins.
-        age_ms = UNKNOWN_AGE_MS if limit.wait_ms is None else max(1, limit.wait_ms - remaining_ms)
+        wait_ms = limit.wait_ms
+        if wait_ms is None and limit.id != FIRST_ID:
+            # Known from a reply to somebody else's shorter report, which names the event that set it, and so when.
+            wait_ms = limit.resume_at_ms - limit.id.ms
+        age_ms = UNKNOWN_AGE_MS if wait_ms is None else max(1, wait_ms - remaining_ms)
         told = limit.details or ReportDetails(asked_wait_seconds=remaining_ms / 1000)
         return cls(
             limit.target,

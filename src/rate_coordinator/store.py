@@ -72,9 +72,10 @@ class Store:
             arguments += (position, report.target.encode(), report.wait_ms, report.age_ms, report.details)
 
         async def exchange(link: Link) -> Any:
-            return await link.run(script("report"), self._keys(positions), self._head(link, call_number) + arguments)
+            head = self._head(link, call_number)
+            return link.run_id, await link.run(script("report"), self._keys(positions), head + arguments)
 
-        reply, body = self._read_reply(await self._exchange(exchange))
+        reply, body = self._read_reply(*await self._exchange(exchange))
         return reply, [
             ReportReply(
                 EntryId.parse(event),
@@ -113,11 +114,12 @@ class Store:
                 arguments += (target.encode(), write_names(target))
 
             async def exchange(link: Link, arguments: list[Any] = arguments) -> Any:
-                return await link.run(script("clear"), self._keys(targets), self._head(link, call_number) + arguments)
+                head = self._head(link, call_number)
+                return link.run_id, await link.run(script("clear"), self._keys(targets), head + arguments)
 
-            answer = await self._exchange(exchange)
+            run_id, answer = await self._exchange(exchange)
             if answer[0]:
-                reply, body = self._read_reply(answer)
+                reply, body = self._read_reply(run_id, answer)
                 return reply, [(Target.decode(target), EntryId.parse(event)) for event, target in body["cleared"]]
             garbage: list[bytes] = []
             for encoded in answer[2:]:
@@ -319,6 +321,6 @@ class Store:
         new_epoch, channel = secrets.token_hex(8), self.keys.notices
         return [call_number, new_epoch, link.run_id, channel, self._max_events, APPLIED_TTL_MS, link.publish_with]
 
-    def _read_reply(self, answer: Any) -> tuple[Reply, dict[str, Any]]:
+    def _read_reply(self, run_id: str, answer: Any) -> tuple[Reply, dict[str, Any]]:
         body = json.loads(answer[0])
-        return Reply(body["epoch"], int(answer[1]), clock.now()), body
+        return Reply(body["epoch"], int(answer[1]), clock.now(), run_id), body

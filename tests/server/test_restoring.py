@@ -10,8 +10,9 @@ from collections.abc import AsyncIterator
 import pytest
 
 from rate_coordinator import RateLimitCoordinator, subscription
+from rate_coordinator.targets import Target
 from tests.conftest import Make
-from tests.faults.proxy import Proxy
+from tests.faults.proxy import Faults, Proxy, listeners
 from tests.servers import RedisServer, eventually
 
 
@@ -180,3 +181,28 @@ async def test_a_report_that_was_made_after_a_clear_stands_however_late_it_arriv
     await reconnect(proxy, apart)
     await eventually(lambda: "claude" in there.active_limits)
     assert there.active_limits["claude"] < 60.0
+
+
+async def test_a_limit_that_is_known_from_a_reply_alone_is_put_back_in_spite_of_an_earlier_clear(
+    own_server: RedisServer, make: Make, proxy: Proxy
+) -> None:
+    """P44: the reply to a shorter report names no wait, but the event that set the limit."""
+    deaf, other = await make(url=proxy.url, ping_interval=60.0, resync_interval=60.0), await make()
+    await other.clear_limits("openai")
+    await asyncio.sleep(0.02)
+    # What the listener is sent is lost from now on; calls are answered.
+    proxy.go_wrong(Faults(listeners, holes=frozenset({"replies"})))
+    await other.report_rate_limit("openai", 600.0)
+    await other.aclose()
+    await deaf.report_rate_limit("openai", 1.0)
+    assert deaf.active_limits["openai"] > 500
+    own_server.admin.execute_command("DEL", deaf._engine.keys.active, deaf._engine.keys.limit(Target("openai")))  # type: ignore[no-untyped-call]
+    own_server.admin.save()
+    own_server.stop()
+    own_server.start()
+    proxy.heal(forget=True)
+    proxy.break_all()
+    await eventually(lambda: deaf.health.state == "connected" and deaf.health.reconnects > 0)
+    assert deaf.active_limits["openai"] > 500
+    late = await make()
+    assert late.active_limits["openai"] > 500

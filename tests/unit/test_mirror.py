@@ -669,6 +669,24 @@ def test_what_was_replied_in_an_epoch_that_nothing_else_told_of_is_known_to_be_l
     assert process.mirror.deadline(OPENAI) == 0.0, "whoever did not put it back follows Redis"
 
 
+@pytest.mark.parametrize(
+    ("answered_by", "snapshot_of", "lacking"),
+    [("new", "old", True), ("old", "old", False), ("", "old", False), ("new", "", False)],
+)
+def test_what_another_server_replied_is_lacking_wherever_the_snapshot_comes_from(
+    redis: ModelRedis, process: Process, answered_by: str, snapshot_of: str, lacking: bool
+) -> None:
+    reply = redis.report(OPENAI, 10_000)
+    assert reply.limit
+    process.mirror.learn("another epoch", reply.limit, reply.now_ms, redis.now, run_id=answered_by)
+    redis.flush()
+
+    snapshot = redis.snapshot()._replace(run_id=snapshot_of)
+    (limit,) = process.mirror.behind_in(snapshot, redis.now, redis.now)
+
+    assert (limit.generation != process.mirror.clock.generation) is lacking
+
+
 def test_a_reply_to_a_clear_lifts_what_was_replied_in_the_same_unknown_epoch(
     redis: ModelRedis, process: Process
 ) -> None:
