@@ -206,6 +206,8 @@ class Model:
             if self._evicted_since(target, made):
                 continue
             tolerance = TOLERANCE_SECONDS + (BEHIND_SECONDS if self._lost_since(made) else 0.0)
+            # A reply was on its way for no longer than its call may take.
+            tolerance += 0.0 if drop["exact"] else SETTINGS["command_timeout"]
             if drop["deadline"] < drop["promise"] - tolerance:
                 yield (
                     f"process {drop['worker']}, {drop['what']}: {named(target)} was limited until "

@@ -56,6 +56,8 @@ class Seen:
     promise: float
     since: float
     sheet: int | None
+    exact: bool = True
+    """Whether it is the resume time, and not an upper bound of it: what a reply says is left, from its arrival on."""
 
 
 @dataclass
@@ -261,7 +263,7 @@ class Life:
                 promise = limit.resume_at.timestamp() if limit.delivered else before + limit.seconds_remaining
                 if seen is None or promise > seen.promise + 0.0005:
                     sheet = limit.sheet_num if limit.delivered and limit.job_id == "chaos" else None
-                    self._seen[target] = Seen(promise, after, sheet)
+                    self._seen[target] = Seen(promise, after, sheet, limit.delivered)
                 else:
                     self._seen[target] = seen
                 if deadline < promise - TOLERANCE_SECONDS and self._early.get(target) != promise:
