@@ -19,7 +19,7 @@ def describe_limits(mirror: Mirror, server_now_ms: int, at: float) -> tuple[Acti
         at: The moment on this process's clock.
     """
     limits = [_describe(target, deadline, known, server_now_ms, at) for target, deadline, known in mirror.active(at)]
-    return tuple(sorted(limits, key=lambda limit: (-limit.seconds_remaining, limit.target)))
+    return tuple(sorted(limits, key=lambda limit: (-limit.seconds_remaining, str(limit.target))))
 
 
 def explain(mirror: Mirror, target: Target, events: Sequence[RateLimitEvent], at: float) -> Explanation:

@@ -46,6 +46,12 @@ def event(target: Target, number: int, **more: object) -> RateLimitEvent:
     )
 
 
+def test_limits_that_lift_in_the_same_instant_are_described_by_name() -> None:
+    mirror = mirror_of(told(GPT, 10), told(OPENAI, 10), told(CLAUDE, 10))
+
+    assert [limit.target for limit in describe_limits(mirror, NOW_MS, AT)] == [CLAUDE, OPENAI, GPT]
+
+
 def test_limits_are_described_the_longest_first() -> None:
     mirror = mirror_of(told(OPENAI, 10), told(GPT, 30, EntryId(NOW_MS, 1), DETAILS), told(CLAUDE, 20))
 
