@@ -13,12 +13,14 @@ import logging
 import random
 from collections import deque
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 
 from rate_coordinator import clock
 from rate_coordinator.backoff import Backoff
 from rate_coordinator.condition import Condition
+from rate_coordinator.connection import answered_within
 from rate_coordinator.errors import CoordinatorError, CoordinatorUnavailable
 from rate_coordinator.eventlog import MakeEvent
 from rate_coordinator.mirror import Mirror
@@ -40,6 +42,10 @@ ATTEMPTS = 2
 
 REPLAY_SPREAD_SECONDS = 1.0
 """A fleet spreads its first attempts over this much after it was told that Redis is away, or is back."""
+
+RETRY_SECONDS = 2.5
+"""Longest time that one attempt takes while Redis is away: with the longest pause, what is kept is delivered within 5
+seconds after it is back, even if a connection died that nobody told of."""
 
 PROMPT_SECONDS = 2.0
 """A report that waited longer for its turn is shortened by that, even if its caller still waits for the answer."""
@@ -250,7 +256,8 @@ class Outbox:
             again = attempt > 1 or self._offline
             wire = [report.to_wire(self._reporter, late=again or _is_late(report)) for report in reports]
             try:
-                reply, answers = await self._store.report(number, wire)
+                async with self._bounded():
+                    reply, answers = await self._store.report(number, wire)
             except Exception as error:
                 if self.ending:
                     raise asyncio.CancelledError from error
@@ -292,6 +299,9 @@ class Outbox:
                 if not clear.settled.done():
                     clear.settled.set_result(len(cleared))
                 return
+
+    def _bounded(self) -> AbstractAsyncContextManager[None]:
+        return answered_within(RETRY_SECONDS, self._store.endpoint.address) if self._offline else nullcontext()
 
     def _note(self, error: Exception) -> None:
         self.last_error = str(error)

@@ -76,6 +76,27 @@ async def test_a_subscription_that_dies_silently_is_noticed_within_ten_seconds_b
         assert 2.0 < outcome.shown_after < 10.0
 
 
+@pytest.mark.timeout(120)
+async def test_connections_that_die_silently_in_a_longer_outage_are_survived_with_the_default_settings(
+    server: RedisServer, proxy: Proxy
+) -> None:
+    """P26 P41: the longest that it may take, with the library's own defaults."""
+
+    async def swallow() -> None:
+        proxy.go_wrong(Faults(holes=BOTH))
+
+    async def heal() -> None:
+        proxy.heal(forget=True)
+
+    async with trial(server, proxy.url, connect_timeout=5.0) as given:
+        await given.survive(
+            "black hole, and the connections stay dead, default settings",
+            swallow,
+            heal,
+            Expect(says="silent|no answer|no connection", within=10.0, lasts=8.0, stalls=15.0),
+        )
+
+
 @pytest.mark.parametrize("reset", [True, False], ids=["reset", "closed"])
 async def test_replies_that_end_in_the_middle(server: RedisServer, proxy: Proxy, reset: bool) -> None:
     """P35: the server has done what it was asked; it is done once."""
