@@ -440,6 +440,26 @@ def test_a_reply_that_tells_of_a_limit_whose_cause_is_lost_is_believed(redis: Mo
     assert process.mirror.deadline(OPENAI) - redis.now == pytest.approx(1.0)
 
 
+def test_an_old_reply_does_not_shorten_a_limit_whose_cause_is_lost(redis: ModelRedis, process: Process) -> None:
+    first = redis.report(OPENAI, 10_000)
+    longer = redis.report(OPENAI, 20_000)
+    assert longer.limit
+    redis.time_ms += 5
+    lost = longer.limit._replace(id=FIRST_ID, wait_ms=None)
+    snapshot = redis.snapshot()._replace(limits=(lost,))
+    process.mirror.replace(snapshot, redis.now, redis.now)
+    assert process.mirror.deadline(OPENAI) - redis.now == pytest.approx(19.995)
+    redis.time_ms += 100
+
+    process.learn(redis.again(first), again=True)
+    assert process.mirror.deadline(OPENAI) - redis.now == pytest.approx(19.895)
+
+    process.learn(redis.again(longer), again=True)
+    limit = process.mirror.limit(OPENAI)
+    assert limit
+    assert (limit.id, limit.resume_at_ms) == (longer.limit.id, longer.limit.resume_at_ms), "of the same one it is told"
+
+
 def test_the_reply_to_a_clear_lifts_the_limit_at_once_whichever_is_heard_first(redis: ModelRedis) -> None:
     for notice_first in (False, True):
         process = Process(redis)
