@@ -197,10 +197,10 @@ class Mirror:
             self._unplaced.append(_Unplaced(epoch, limit, now_ms, received_at, again, run_id))
             return self.hold(limit.target, received_at + limit.remaining_seconds(now_ms))
         known = self._limits.get(limit.target)
-        if limit.id <= self._covered and (again or now_ms <= self._covered_ms):
+        outdated = limit.id <= self._covered and (again or now_ms <= self._covered_ms)
+        if outdated and (known is None or (known.id == FIRST_ID and known.resume_at_ms != limit.resume_at_ms)):
             # The snapshot is the younger of the two. It holds the limit no more, or another one whose cause is lost.
-            if known is None or (known.id == FIRST_ID and known.resume_at_ms != limit.resume_at_ms):
-                return set()
+            return set()
         return self._learn(limit, now_ms, received_at)
 
     def learn_clear(self, epoch: str, target: Target, cleared_id: EntryId) -> set[Target]:
