@@ -54,6 +54,25 @@ def replicas_in_step(master: RedisServer) -> int:
     return sum(replica["state"] == "online" and replica["lag"] <= 1 for replica in replicas)
 
 
+def replicated(master: RedisServer, key: str) -> float:
+    """Wait until every replica has what was written before this call, and return when that was.
+
+    Args:
+        master: Whose replicas.
+        key: That it may write.
+    """
+    at = time.time()
+
+    def everywhere() -> bool:
+        with master.admin.client() as one:  # type: ignore[no-untyped-call]
+            replicas = replicas_in_step(master)
+            one.set(key, at)
+            return replicas > 0 and int(one.wait(replicas, 1000)) == replicas
+
+    within(everywhere)
+    return at
+
+
 def _free(ports: range) -> bool:
     for port in ports:
         with socket.socket() as probe:

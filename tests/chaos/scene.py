@@ -25,9 +25,6 @@ T = TypeVar("T")
 LONGEST_SECONDS = 2.5
 """No fault lasts longer, apart from a restart and from what takes over."""
 
-LAG_SECONDS = 1.0
-"""What a primary acknowledged within so much before it died may not have reached the replica that takes over."""
-
 
 async def in_thread(call: Callable[[], T]) -> T:
     """Call something that blocks; if cancelled, wait for its end first: it must not start something that is left."""

@@ -8,10 +8,10 @@ from typing import Any, Self
 
 from redis.crc import key_slot
 
-from tests.chaos.scene import LAG_SECONDS, Fault, Scene, in_thread
+from tests.chaos.scene import Fault, Scene, in_thread
 from tests.conftest import NEWEST
 from tests.servers import RedisServer
-from tests.topologies import SERVICE, Cluster, SentinelTrio
+from tests.topologies import SERVICE, Cluster, SentinelTrio, replicated
 
 TAKEOVER_SECONDS = 30.0
 """It takes four seconds, and as many again until the old master follows the new one."""
@@ -23,8 +23,8 @@ class _Succession(Scene):
     round_seconds = 200.0
 
     async def _succeed(self, old: RedisServer, end: Callable[[], object], takes_over: Callable[[], object]) -> None:
-        """Let another server take over from ``old``: what it had acknowledged last may be lost, however it ends."""
-        since = time.time() - LAG_SECONDS
+        """Let another server take over from ``old``: what it acknowledges from now on may be lost, however it ends."""
+        since = await in_thread(lambda: replicated(old, f"{self.keys.prefix} replicated"))
         try:
             await in_thread(end)
             await in_thread(takes_over)
