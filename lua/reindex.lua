@@ -1,13 +1,15 @@
 -- Put limits back into the index that still have their key: the index was evicted or deleted under them.
 --
 -- KEYS  1 active            zset     target -> resume time
---       2.. limit:<target>  string   resume time, expires with the limit
+--       2 order             hash     expires_at (of index and causes, in ms of the server's clock)
+--       3.. limit:<target>  string   resume time, expires with the limit
 -- ARGV  1.. one per limit:  encoded target
 -- returns how many were put back
 
-local FIRST_LIMIT_KEY = 2
+local FIRST_LIMIT_KEY = 3
+local EXPIRY_SLACK_MS = 60 * 1000
 
-local active_key = KEYS[1]
+local active_key, order_key = KEYS[1], KEYS[2]
 
 local function integer(number)
   return string.format('%.0f', number)
@@ -18,7 +20,7 @@ local now_ms = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 
 local restored = 0
 for position = FIRST_LIMIT_KEY, #KEYS do
-  local limit_key, target = KEYS[position], ARGV[position - 1]
+  local limit_key, target = KEYS[position], ARGV[position - FIRST_LIMIT_KEY + 1]
   -- A key of another type holds no limit.
   local content = redis.pcall('GET', limit_key)
   local in_key = type(content) == 'string' and tonumber(content) or 0
@@ -30,7 +32,10 @@ for position = FIRST_LIMIT_KEY, #KEYS do
 end
 
 if restored > 0 then
+  -- Reports prolong its life only beyond this.
   local last = redis.call('ZREVRANGE', active_key, 0, 0, 'WITHSCORES')
-  redis.call('PEXPIREAT', active_key, last[2])
+  local expires_at = integer(tonumber(last[2]) + EXPIRY_SLACK_MS)
+  redis.call('PEXPIREAT', active_key, expires_at)
+  redis.call('HSET', order_key, 'expires_at', expires_at)
 end
 return restored

@@ -110,8 +110,10 @@ class Synchroniser:
         """Read a snapshot of what Redis holds once it holds what it should."""
         snapshot, sent_at, received_at = await self._store.snapshot()
         lost = self._mirror.lost_in(snapshot, received_at)
-        if lost and await self._store.reindex(lost):
-            logger.warning("the index of limits was gone and has been restored", extra={"targets": len(lost)})
+        if lost:
+            if await self._store.reindex(lost):
+                logger.warning("the index of limits was gone and has been restored", extra={"targets": len(lost)})
+            # Also where there was nothing to do: somebody else may have restored it since the first snapshot.
             snapshot, sent_at, received_at = await self._store.snapshot()
         if self._lacking(snapshot, sent_at, received_at):
             # Everyone who knew the limits before finds the same: most leave it to the first of them.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ import redis
 
 from rate_coordinator import Notice, RateLimitCoordinator
 from rate_coordinator.models import EntryId
+from rate_coordinator.targets import Target
 from tests.conftest import Make, Place
 from tests.faults.proxy import Proxy
 from tests.servers import RedisServer, eventually
@@ -189,6 +191,42 @@ async def test_a_key_that_is_evicted_lifts_no_limit_and_splits_no_opinion(
         assert told.cause.job_id == "job"
     assert await late.clear_limits() == 2
     await eventually(lambda: not one.active_limits and not two.active_limits)
+
+
+async def test_an_index_that_somebody_else_restores_in_the_same_moment_lifts_no_limit(
+    real: Place, make: Make, admin: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = await make(resync_interval=1000), await make(resync_interval=1000)
+    await one.report_rate_limit("openai", 600.0)
+    await one.report_rate_limit("claude", 2.0)
+    await eventually(lambda: len(two.active_limits) == 2)
+    before = resume_times(two)
+    store = two._engine.store
+    reindex = store.reindex
+
+    async def too_late(targets: Sequence[Target]) -> int:
+        # Between the snapshot that showed that the index was gone, and the call that is to restore it.
+        await one.refresh()
+        return await reindex(targets)
+
+    monkeypatch.setattr(store, "reindex", too_late)
+    admin.delete(real.keys.active)
+    await two.refresh()
+    assert resume_times(two) == before == in_redis(admin, real)
+
+
+async def test_an_index_that_was_restored_lives_as_long_as_what_is_reported_later(
+    real: Place, make: Make, admin: redis.Redis
+) -> None:
+    coordinator = await make(resync_interval=1000)
+    await coordinator.report_rate_limit("openai", 600.0)
+    await coordinator.clear_limits()
+    await coordinator.report_rate_limit("claude", 1.0)
+    admin.delete(real.keys.active)
+    await coordinator.refresh()
+    await coordinator.report_rate_limit("claude", 300.0)
+    left_ms: Any = admin.pttl(real.keys.active)
+    assert left_ms > 299_000
 
 
 async def test_a_limits_key_that_was_evicted_is_back_with_the_next_report(
