@@ -188,7 +188,8 @@ class Chaos:
                 yield f"process {number} and Redis differ: {told_apart[0]}, {told_apart[1]}"
 
     async def _check_newcomer(self, url: str, server: RedisServer) -> None:
-        async with RateLimitCoordinator.from_url(url, NAMESPACE, **SETTINGS) as newcomer:
+        patient = SETTINGS | {"connect_timeout": CALM_SECONDS, "command_timeout": CALM_SECONDS}
+        async with RateLimitCoordinator.from_url(url, NAMESPACE, **patient) as newcomer:
             known = {str(limit.target): round(limit.resume_at.timestamp() * 1000) for limit in newcomer.limits}
         limits, at = await in_thread(lambda: self._in_redis(server))
         soon_ms = int((at + ENDS_SOON_SECONDS) * 1000)
