@@ -1,0 +1,153 @@
+"""What a refusal teaches: whether it came from a window's allowance or from the pace, and what the rate is. Pure."""
+
+from __future__ import annotations
+
+from rate_coordinator.pacestate import (
+    BEYOND_CALLS,
+    BEYOND_LAGS,
+    BEYOND_STEP,
+    BEYOND_TAU_MS,
+    CUT,
+    PLATEAU_CALLS,
+    PLATEAU_CALLS_MIN,
+    PLATEAU_MIN_MS,
+    PLATEAU_STOPS,
+    SEARCH_FROM,
+    WINDOW_PERIODS_S,
+    WINDOW_TURNS,
+    WINDOW_WAIT_MS,
+    PaceState,
+    gate_ms,
+    rate,
+    search,
+)
+
+
+def learn(s: PaceState) -> None:
+    """Draw the lesson of the latest refusal, at the first turn after its stop."""
+    first_ever = not s.pacing
+    s.cross_rate = 0 if first_ever else rate(s)
+    s.gate = first_ever or s.misses > 0 or s.told_ms > WINDOW_WAIT_MS
+    s.pending, s.pacing = False, True
+    s.next_free_ms = s.last_ms = s.resume_ms
+    into = s.cross_ms - s.win_start_ms
+    if first_ever:
+        s.sent = s.used = max(s.sent, s.served)
+        s.burst, s.burst_ms = s.sent, max(s.lag_ms / 2, s.cross_ms - s.mark_ms - s.lag_ms)
+    elif s.sent <= 0 or (s.budget > 0 and s.used <= 0):  # still closed: nothing to learn but patience
+        s.next_free_ms = s.last_ms = s.resume_ms + min(s.told_ms * s.misses, 60_000)
+        s.misses, s.gate, s.sent = s.misses + 1, True, max(0, s.sent)
+        if s.budget > 0 and s.used <= 0:
+            s.win_start_ms = s.resume_ms
+        return
+    elif s.confirmed and not s.paced and s.told_ms <= WINDOW_WAIT_MS and s.misses < 3:  # a hair too early
+        s.misses, s.win_start_ms = s.misses + 1, s.win_start_ms + s.resume_ms - s.cross_ms + gate_ms(s)
+        if s.over:
+            s.win_start_ms, s.used, s.over = s.resume_ms, 0, False
+        return
+    s.misses = 0
+    if _is_window(s, into):
+        period = _usual_period(s.resume_ms - s.win_start_ms, s.lag_ms)
+        blur = max(WINDOW_WAIT_MS, 0.02 * period) + s.lag_ms
+        s.confirmed = s.budget > 0 and abs(period - s.period_ms) <= blur
+        s.period_ms = max(period, s.period_ms) if s.confirmed else period
+        s.budget, s.used, s.win_start_ms, s.over, s.skipped = max(1, s.used), 0, s.resume_ms, False, 0
+        s.prev_told_ms, s.prev_into_ms = s.told_ms, into
+        s.grown_ms = s.grown_ms if s.searching else 0
+    else:
+        _first_pace(s) if first_ever else _cut(s)
+        if s.told_ms > WINDOW_WAIT_MS:
+            s.budget, s.confirmed, s.win_start_ms, s.used = 0, False, s.resume_ms, 0
+    s.mark_ms, s.start_ms, s.sent, s.served = s.cross_ms, s.next_free_ms, 0, 0
+
+
+def _is_window(s: PaceState, into: float) -> bool:
+    """Whether the refusal, `into` ms after the window's beginning, came from an allowance and not from the pace."""
+    if s.told_ms <= WINDOW_WAIT_MS:
+        return False
+    same = abs(s.told_ms - s.prev_told_ms) <= 0.02 * s.told_ms
+    if same and abs(into - s.prev_into_ms) > max(1000, 0.25 * s.told_ms) + s.lag_ms:
+        s.guess_ms = s.told_ms  # a window's end comes nearer; a guess stays the same
+    if abs(s.told_ms - s.guess_ms) <= 0.02 * s.told_ms:
+        return False
+    return s.told_ms * s.used >= WINDOW_TURNS * (into + s.told_ms)
+
+
+def _usual_period(period_ms: float, lag_ms: float) -> float:
+    """The usual period nearest to a measured one, if that explains it; else the measured one."""
+    best = 0.0
+    for seconds in WINDOW_PERIODS_S:
+        if abs(period_ms - 1000 * seconds) < abs(period_ms - best):
+            best = 1000.0 * seconds
+    return best if abs(period_ms - best) <= max(WINDOW_WAIT_MS, 0.02 * period_ms) + lag_ms else period_ms
+
+
+def _first_pace(s: PaceState) -> None:
+    """Where to search from, after the first refusal ever: what got through, the stop included."""
+    served = 1000 * s.sent / max(s.told_ms, s.resume_ms - s.mark_ms - s.lag_ms / 2, 1000)
+    slowest = 1000 / max(s.resume_ms - s.cross_ms, 1000)
+    s.paced = True
+    search(s, max(served / (1 + served / SEARCH_FROM), slowest))
+
+
+def _cut(s: PaceState) -> None:
+    """Set the pace anew after a refusal that came from going too fast."""
+    stop = s.resume_ms - s.cross_ms
+    beyond = s.cross_rate / s.ceiling if s.paced and not s.searching else 1
+    if 1.15 < beyond < 2.5 and stop < 2000:  # the ceiling was too low, because too large a burst was believed in
+        s.burst *= max(0.25, 1 / (beyond * beyond))
+    lower = max(  # both are exact in one case and too low in all others
+        1000 * (s.sent + 0.5) / max(1, s.cross_ms - s.mark_ms),  # if none of the upstream's tokens went to waste
+        1000 * (s.sent - _burst(s, s.cross_rate)) / max(1, s.cross_ms - s.start_ms),  # if it was full at the start
+    )
+    agree = abs(lower - s.lower) <= (0.05 + 1 / max(1, s.sent)) * lower
+    exact = agree and beyond <= 1.15 and lower * stop / 1000 <= 1.1 * _burst(s, lower)
+    s.lower = lower
+    estimate = max(lower, _model(s))
+    if s.paced and not exact:  # no fall deeper than this at once
+        floor = 0.45 if s.searching else 0.8
+        if beyond > 1:
+            floor = 0.65 if stop < 2000 else 0.5
+        estimate = max(estimate, floor * s.cross_rate)
+    estimate = min(estimate, s.cross_rate)
+    if s.paced:
+        s.burst, s.burst_ms = _burst(s, estimate), 0
+    s.paced, s.searching, s.grown_ms, s.ceiling, s.base = True, False, 0, estimate, CUT * estimate
+    tau = max(BEYOND_TAU_MS, BEYOND_LAGS * s.lag_ms, 1000 * BEYOND_CALLS / estimate)
+    s.tau_ms = min(tau, s.forget_ms * 2 / 9)  # a refusal must come before all is forgotten
+    sure = max(0.3, 1 - 2 * (s.cross_rate - estimate) / s.cross_rate)
+    calls = max(PLATEAU_CALLS_MIN, sure * min(PLATEAU_CALLS, 10 + 3 * s.sent))
+    lost = max(0, stop - 1000 * s.burst / estimate)  # of the stop, what the upstream's bucket does not keep
+    plateau = max(1000 * calls / estimate, PLATEAU_STOPS * lost * (sure if lost < 2000 else 1))
+    plateau = max(plateau, PLATEAU_MIN_MS, 4 * s.lag_ms, min(20 * s.lag_ms, 40_000))
+    s.plateau_ms = min(plateau, s.forget_ms * 4 / 9)
+
+
+def _burst(s: PaceState, served_rate: float) -> float:
+    """How many calls the upstream serves at once: of the first burst, those that `served_rate` does not explain."""
+    return max(1, s.burst / 4, s.burst - served_rate * s.burst_ms / 1000) if s.burst_ms > 0 else s.burst
+
+
+def _model(s: PaceState) -> float:
+    """The upstream's rate, if its bucket was full when the growing pace overtook it, and empty at the refusal; else 0.
+
+    The pace is a * z^4 + c with z = 1 + t / tau; the calls above the pace at z0, until z1, are
+    a * tau * ((z1^5 - z0^5) / 5 - z0^4 * (z1 - z0)). By bisection, the z0 is found at which these are the burst.
+    """
+    grown = s.grown_ms if s.searching else s.grown_ms - s.plateau_ms
+    if grown <= 0:
+        return 0
+    a = s.base if s.searching else s.ceiling * BEYOND_STEP
+    c = 0.0 if s.searching else s.ceiling - a
+    z1 = 1 + grown / s.tau_ms
+    low, high = 1.0, z1
+    for _ in range(24):
+        z0 = (low + high) / 2
+        z4 = z0 * z0 * z0 * z0
+        calls = a * s.tau_ms / 1000 * ((z1 * z1 * z1 * z1 * z1 - z4 * z0) / 5 - z4 * (z1 - z0))
+        burst = _burst(s, a * z4 + c)
+        if calls > max(0.4 * burst, burst - (a * z4 + c) * s.lag_ms / 2000):  # uneven arrivals use it up earlier
+            low = z0
+        else:
+            high = z0
+    return a * low * low * low * low + c if low > 1 else 0

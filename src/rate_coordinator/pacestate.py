@@ -1,0 +1,135 @@
+"""What is remembered of a pace, and the pace that follows from it. Pure; see ``pacing``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+FORGET_MS = 900_000
+"""Without a 429 for so long, everything learned is forgotten."""
+RECENT_MS = 60_000
+"""While no limit is known, counts older than this fade: they are halved, and their time with them."""
+CATCH_UP_MS = 50
+"""Turns missed by at most this are made up for (GCRA's tolerance): timers and round trips are never exact."""
+IDLE_WEIGHT = 10
+"""One idle millisecond cancels so many of growth: with less than ~91 % of the turns taken the pace stands still."""
+QUIET_MS = 1_000
+"""The first lesson is not drawn while most calls are unanswered, unless no answer has come for so long."""
+LAG_MAX_MS = 30_000
+"""The longest time that a 429 is believed to be under way; a later report is a straggler that says nothing."""
+
+SEARCH_FROM = 150.0
+"""The search starts below so many calls/s: a large first burst is a burst rather than a rate."""
+SEARCH_TAU_MS = 6_500
+"""The search grows as (1 + t / tau)^4: twice in 1.2 s, 16 times in 6.5 s, and relatively slower the longer it runs."""
+SEARCH_CALLS = 40
+"""Or tau is so many calls at the starting rate, if longer (20 s at most): slow upstreams would be overrun else."""
+SEARCH_LAGS = 30
+"""Or tau is so many lags, if longer: then the pace grows by less than 15 % before a refusal is heard of."""
+
+CUT = 0.97
+"""The pace restarts at this share of the ceiling. (CUBIC's 0.7 has to drain a queue; a rate limit has none.)"""
+PLATEAU_MIN_MS = 4_000
+"""The ceiling is approached over at least so long a time ..."""
+PLATEAU_CALLS = 300
+"""... and so many calls (each approach ends in 2 to 5 refusals, far below 1 %), fewer if it is in doubt ..."""
+PLATEAU_CALLS_MIN = 40
+"""... but at least these ..."""
+PLATEAU_STOPS = 25
+"""... and so many times the turns that the stop after a refusal costs."""
+BEYOND_STEP = 0.02
+"""Beyond the ceiling the pace is ceiling * (1 + step * ((1 + t / tau)^4 - 1)): +8 % after tau / 2, 2.6-fold after 2."""
+BEYOND_TAU_MS = 6_000
+"""The tau of this growth; longer for slow upstreams: so many calls, and for slow answers: so many lags."""
+BEYOND_CALLS = 50
+BEYOND_LAGS = 12
+
+WINDOW_WAIT_MS = 1_500
+"""Waits up to here tell nothing: most servers round up a fraction of a second."""
+WINDOW_TURNS = 3
+"""A wait of so many turns (at the rate served lately) is a window's; a bucket asks to wait for about one."""
+WINDOW_SPREAD = 4
+"""An allowance is spent at this multiple of its mean rate, the rest at the mean rate: wrong guesses cost little."""
+WINDOW_FAST_PART = 0.92
+"""The part that is spent fast."""
+WINDOW_GUARD_MS = 250
+"""A window is begun so much later than the one before plus the period: a sliding window must not be met early."""
+WINDOW_PROBE_CALLS = 300
+"""One call beyond a confirmed allowance is tried each time after so many calls."""
+WINDOW_PERIODS_S = (5, 10, 15, 20, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 21600, 43200, 86400)
+"""Usual periods: a measured one, blurred by whole-second waits and late answers, is taken for the nearest of them."""
+
+
+@dataclass(slots=True)
+class PaceState:
+    """All that is remembered; `_ms` are times of the server's clock or durations, rates are calls/s."""
+
+    epoch: int = 0  # grows with every refusal that teaches, and when all is forgotten
+    forget_ms: float = FORGET_MS
+    resume_ms: float = 0  # nothing is admitted before
+    limited_ms: float = 0  # the latest 429; 0: none yet
+    pacing: bool = False  # a limit is known
+    pending: bool = False  # the latest refusal's lesson has not been drawn
+    gate: bool = False  # the next turn is a probe: the others wait until its answer is due
+    # the pace
+    paced: bool = False  # the pace comes from refusals; else from the window's allowance
+    searching: bool = False
+    base: float = 0  # the pace at which this epoch began
+    ceiling: float = 0
+    tau_ms: float = SEARCH_TAU_MS
+    plateau_ms: float = PLATEAU_MIN_MS
+    grown_ms: float = 0  # the clock of growth; it stands still while turns go unused
+    next_free_ms: float = 0  # when the next turn is due
+    last_ms: float = 0  # the latest take
+    # since the latest refusal
+    mark_ms: float = -1  # when it came; shifted by the idle time since; -1: nothing has happened yet
+    start_ms: float = 0  # when turns began after it; shifted alike
+    sent: int = 0  # calls admitted, without those refused
+    served: int = 0  # calls that succeeded, while no limit is known
+    answer_ms: float = 0  # the latest answer, while no limit is known
+    # that refusal
+    cross_ms: float = 0  # when it came
+    cross_rate: float = 0  # the pace then
+    told_ms: float = 0  # the wait it asked for
+    lag_ms: float = 0  # refusals of one epoch come in over so long a time
+    misses: int = 0  # stops in a row after which nothing got through
+    # about the upstream
+    lower: float = 0  # it served at least this rate, by the last refusal
+    burst: float = 0  # calls it serves beyond its rate; at first, the calls served before the first refusal ...
+    burst_ms: float = 0  # ... came in over so long a time
+    # the window
+    budget: int = 0  # allowance; 0: no window is known
+    used: int = 0
+    win_start_ms: float = 0
+    period_ms: float = 0
+    confirmed: bool = False  # two periods in a row agreed
+    over: bool = False  # calls beyond the allowance are being tried
+    skipped: int = 0  # windows since that was tried last
+    prev_told_ms: float = 0  # the window's last refusal: the wait it asked for ...
+    prev_into_ms: float = 0  # ... and how far into the window it came
+    guess_ms: float = 0  # a wait that is the same wherever it comes: not the upstream's; 0: none
+
+
+def rate(s: PaceState) -> float:
+    """The pace now, in calls/s (meaningless while nothing is known)."""
+    if s.budget > 0 and not s.paced and not s.over:
+        mean = 1000 * s.budget / s.period_ms
+        return WINDOW_SPREAD * mean if s.used <= WINDOW_FAST_PART * s.budget else mean
+    if s.searching:
+        y = 1 + s.grown_ms / s.tau_ms
+        return s.base * y * y * y * y
+    if s.grown_ms < s.plateau_ms:
+        x = 1 - s.grown_ms / s.plateau_ms
+        return s.ceiling - (s.ceiling - s.base) * x * x * x
+    z = 1 + (s.grown_ms - s.plateau_ms) / s.tau_ms
+    return s.ceiling * (1 + BEYOND_STEP * (z * z * z * z - 1))
+
+
+def gate_ms(s: PaceState) -> float:
+    """How long after a probe, or after a refusal, its like must have been answered."""
+    return min(max(100, 1.25 * s.lag_ms), s.period_ms / 2 if s.over else 1000)
+
+
+def search(s: PaceState, base: float) -> None:
+    """Search for the upstream's rate from `base` (calls/s) upwards."""
+    s.base, s.searching, s.grown_ms = base, True, 0
+    s.tau_ms = max(SEARCH_TAU_MS, SEARCH_LAGS * s.lag_ms, min(1000 * SEARCH_CALLS / base, 20_000))
