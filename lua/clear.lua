@@ -1,6 +1,6 @@
--- Lift limits now: remove them, append the events and tell everyone, in one step and once.
+-- Lift limits now: remove them and forget their paces, append the events and tell everyone, in one step and once.
 --
--- Every key that is removed has to be named beforehand. If the index holds a limit in the scope that was not named,
+-- Every key that is removed has to be named beforehand. If an index holds a target in the scope that was not named,
 -- nothing is changed and the missing targets are returned; the caller names them and calls again.
 --
 -- KEYS  1 order               hash    epoch, notice (ID of the last one), run_id of the server that made the epoch
@@ -9,7 +9,10 @@
 --       4 events              stream  every report and every clear
 --       5 applied:<client>    string  "<call number>|<reply>" of the client's last call
 --       6 clears              zset    what was cleared lately -> when: "<target>", "<backend>/*" or "*"
---       7.. limit:<target>    string  resume time, expires with the limit; one per target named below
+--       7 paces               zset    target -> when its pace is forgotten
+--       8.. two per target named below:
+--           limit:<target>    string  resume time, expires with the limit
+--           pace:<target>     hash    what was learned of the target's rate
 -- ARGV  1 call_number         integer > 0, grows by one with each new call of this client
 --       2 new_epoch           random token, used if a new order of IDs has to begin
 --       3 run_id              of the server as the client knows it, or ""
@@ -28,12 +31,13 @@
 
 local FIRST_TARGET = 12
 local ARGUMENTS_PER_TARGET = 2
-local FIRST_LIMIT_KEY = 7
+local FIRST_LIMIT_KEY = 8
+local KEYS_PER_TARGET = 2
 local FORMAT = 1
 local CLEARS_KEPT_MS = 24 * 3600 * 1000
 
 local order_key, active_key, causes_key, events_key, applied_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local clears_key = KEYS[6]
+local clears_key, paces_key = KEYS[6], KEYS[7]
 local call_number, new_epoch, run_id = tonumber(ARGV[1]), ARGV[2], ARGV[3]
 local channel, max_events, applied_ttl_ms, publish_with = ARGV[4], ARGV[5], ARGV[6], ARGV[7]
 local scope, scope_target, scope_names, details = ARGV[8], ARGV[9], ARGV[10], ARGV[11]
@@ -83,11 +87,16 @@ for first = FIRST_TARGET, #ARGV, ARGUMENTS_PER_TARGET do
   named[ARGV[first]] = true
 end
 local missing = {'', integer(now_ms)}
-for _, target in ipairs(redis.call('ZRANGEBYSCORE', active_key, '(' .. integer(now_ms), '+inf')) do
-  if in_scope(target) and not named[target] then
-    missing[#missing + 1] = target
+local function look_for_missing(targets)
+  for _, target in ipairs(targets) do
+    if in_scope(target) and not named[target] then
+      named[target] = true
+      missing[#missing + 1] = target
+    end
   end
 end
+look_for_missing(redis.call('ZRANGEBYSCORE', active_key, '(' .. integer(now_ms), '+inf'))
+look_for_missing(redis.call('ZRANGEBYSCORE', paces_key, '(' .. integer(now_ms), '+inf'))
 if #missing > 2 then
   return missing
 end
@@ -115,9 +124,9 @@ if events_type ~= 'none' and events_type ~= 'stream' then
   return redis.error_reply('WRONGTYPE ' .. events_key)
 end
 
-local function append(names)
+local function append(kind, names)
   return redis.call('XADD', events_key, 'MAXLEN', '~', max_events, '*',
-    'kind', 'clear', 'wait_ms', '0', 'extended', '0', 'resume_at_ms', '0', 'details', '{' .. names .. ',' .. details .. '}')
+    'kind', kind, 'wait_ms', '0', 'extended', '0', 'resume_at_ms', '0', 'details', '{' .. names .. ',' .. details .. '}')
 end
 
 local parts = {}
@@ -128,18 +137,24 @@ for first = FIRST_TARGET, #ARGV, ARGUMENTS_PER_TARGET do
   local content = redis.pcall('GET', KEYS[limit_key])
   local in_key = type(content) == 'string' and tonumber(content) or 0
   local in_index = tonumber(redis.call('ZSCORE', active_key, target) or 0)
-  redis.call('DEL', KEYS[limit_key])
+  redis.call('DEL', KEYS[limit_key], KEYS[limit_key + 1])
   redis.call('ZREM', active_key, target)
   redis.call('HDEL', causes_key, target)
+  local paced = redis.call('ZREM', paces_key, target) == 1
   if math.max(in_key, in_index) > now_ms then
-    local event_id = append(names)
+    local event_id = append('clear', names)
     publish('{"version":1,"kind":"clear","epoch":"' .. epoch .. '","id":"' .. event_id
       .. '","previous_id":"' .. previous_id .. '","now_ms":' .. integer(now_ms) .. ',"resume_at_ms":0,"wait_ms":0,'
       .. names .. ',' .. details .. '}')
     previous_id = event_id
     parts[#parts + 1] = '["' .. event_id .. '","' .. target .. '"]'
+  elseif paced then
+    local event_id = append('pace', names)
+    publish('{"version":1,"kind":"pace","epoch":"' .. epoch .. '","id":"' .. event_id
+      .. '","previous_id":"' .. previous_id .. '","now_ms":' .. integer(now_ms) .. ',"pace_until_ms":0,'
+      .. names .. ',' .. details .. '}')
   end
-  limit_key = limit_key + 1
+  limit_key = limit_key + KEYS_PER_TARGET
 end
 
 -- For reports that were made before this and are still on their way.
@@ -151,7 +166,7 @@ redis.call('PEXPIRE', clears_key, integer(CLEARS_KEPT_MS))
 if #parts > 0 then
   redis.call('HSET', order_key, 'notice', previous_id)
 else
-  append(scope_names)
+  append('clear', scope_names)
 end
 
 local reply = '{"epoch":"' .. epoch .. '","cleared":[' .. table.concat(parts, ',') .. ']}'

@@ -8,7 +8,8 @@
 --       3 causes              hash
 --       4 events              stream
 --       5 clears              zset
---       6 applied:<client>    string
+--       6 paces               zset
+--       7 applied:<client>    string
 -- ARGV  1.. one per key: the type that it has to be of
 -- returns the names of the keys that were removed
 

@@ -10,7 +10,10 @@
 --       4 events              stream  every report and every clear
 --       5 applied:<client>    string  "<call number>|<reply>" of the client's last call
 --       6 clears              zset    what was cleared lately -> when: "<target>", "<backend>/*" or "*"
---       7.. limit:<target>    string  resume time, expires with the limit; each distinct target once
+--       7 paces               zset    target -> when its pace is forgotten
+--       8.. two per distinct target:
+--           limit:<target>    string  resume time, expires with the limit
+--           pace:<target>     hash    what was learned of the target's rate, see turns.lua
 -- ARGV  1 call_number         integer > 0, grows by one with each new call of this client
 --       2 new_epoch           random token, used if a new order of IDs has to begin
 --       3 run_id              of the server as the client knows it, or ""
@@ -18,25 +21,33 @@
 --       5 max_events          integer > 0, approximate length of the stream
 --       6 applied_ttl_ms      integer > 0
 --       7 publish_with        "PUBLISH", or "SPUBLISH" where channels belong to slots
---       8.. five per report:  position of the limit's key in KEYS, encoded target,
+--       8 forget_after_ms     integer > 0: without a refusal for so long, a pace is forgotten
+--       9.. seven per report: position of the limit's key in KEYS, encoded target,
 --                             wait_ms (integer >= 0, already clamped), age_ms (integer >= 0, since it was made),
---                             details (members of a JSON object)
+--                             details (members of a JSON object),
+--                             pace_epoch that the refused call was admitted under ("" where it was not admitted, "-1"
+--                             where it says nothing about the pace), call_age_ms ("" where that is not known)
 -- returns {reply, now_ms}     reply is JSON: {"epoch":…,"results":
 --                             [[event_id, extended 0|1, resume_at_ms, cause_id, resume_at_ms just after it,
 --                             cleared 0|1], …]}: resume_at_ms is 0 for a target without a limit; cause_id is "" if it
 --                             is not known; cleared is 1 where the report is older than a clear and limits nothing
 --         an error SUPERSEDED when a later call of the same client has already been applied
 
-local FIRST_REPORT = 8
-local ARGUMENTS_PER_REPORT = 5
+local FIRST_REPORT = 9
+local ARGUMENTS_PER_REPORT = 7
 local FORMAT = 1
 local EXPIRED_PER_CALL = 100
 local EXPIRY_SLACK_MS = 60 * 1000
+local TEACHES_NOTHING = '-1'
+local PACE_FORM = '1'
+-- As in pacestate.py.
+local LAG_MAX_MS = 30000
 
 local order_key, active_key, causes_key, events_key, applied_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local clears_key = KEYS[6]
+local clears_key, paces_key = KEYS[6], KEYS[7]
 local call_number, new_epoch, run_id = tonumber(ARGV[1]), ARGV[2], ARGV[3]
 local channel, max_events, applied_ttl_ms, publish_with = ARGV[4], ARGV[5], ARGV[6], ARGV[7]
+local forget_after_ms = tonumber(ARGV[8])
 
 local function integer(number)
   return string.format('%.0f', number)
@@ -104,8 +115,90 @@ local function cleared_since(target, made_at_ms)
   return false
 end
 
--- Of a wrong type, it must show before the first write.
+-- Of a wrong type, they must show before the first write.
 redis.call('ZSCORE', clears_key, '*')
+redis.call('ZSCORE', paces_key, '')
+
+local function text(number)
+  return string.format('%.17g', number)
+end
+
+-- Of what turns.lua keeps of a pace, just what a refusal needs and changes.
+local function read_pace(state)
+  local told = redis.pcall('HMGET', state.pace_key, 'form', 'epoch', 'forget_ms', 'resume_ms', 'pacing', 'pending',
+    'mark_ms', 'win_start_ms', 'cross_ms', 'told_ms', 'lag_ms', 'grown_ms', 'sent', 'used', 'period_ms')
+  if told.err or told[1] ~= PACE_FORM then
+    -- Of another type, or in another form: it is learned anew.
+    redis.call('DEL', state.pace_key)
+    -- Epochs grow for ever, also across paces that were forgotten.
+    return {is_new = true, epoch = now_ms, forget_ms = forget_after_ms, resume_ms = 0, mark_ms = -1, win_start_ms = 0,
+      cross_ms = 0, told_ms = 0, lag_ms = 0, grown_ms = 0, sent = 0, used = 0, period_ms = 0}
+  end
+  local number = {}
+  for position = 2, 15 do
+    number[position] = tonumber(told[position] or 0)
+  end
+  return {epoch = number[2], forget_ms = number[3], resume_ms = number[4], pacing = number[5] == 1,
+    pending = number[6] == 1, mark_ms = number[7], win_start_ms = number[8], cross_ms = number[9], told_ms = number[10],
+    lag_ms = number[11], grown_ms = number[12], sent = number[13], used = number[14], period_ms = number[15]}
+end
+
+local function write_pace(state)
+  local s = state.pace
+  redis.call('HSET', state.pace_key, 'resume_ms', text(s.resume_ms), 'limited_ms', text(s.limited_ms),
+    'answer_ms', text(s.answer_ms), 'lag_ms', text(s.lag_ms), 'sent', text(s.sent), 'used', text(s.used))
+  -- Stragglers of a refusal change nothing else.
+  if s.cross_ms == now_ms then
+    redis.call('HSET', state.pace_key, 'form', PACE_FORM, 'epoch', text(s.epoch), 'forget_ms', text(s.forget_ms),
+      'pending', s.pending and '1' or '0', 'mark_ms', text(s.mark_ms), 'win_start_ms', text(s.win_start_ms),
+      'cross_ms', text(s.cross_ms), 'told_ms', text(s.told_ms), 'grown_ms', text(s.grown_ms))
+  end
+  local until_ms = math.max(s.limited_ms, s.resume_ms) + math.max(s.forget_ms, 2 * s.period_ms)
+  redis.call('PEXPIREAT', state.pace_key, integer(until_ms))
+  return until_ms
+end
+
+-- A line by line copy of the function of this name in pacing.py, where it is explained.
+local function limited(s, wait_ms, pace_epoch)
+  s.moved = s.moved or now_ms + wait_ms > s.resume_ms
+  s.resume_ms = math.max(s.resume_ms, now_ms + wait_ms)
+  s.limited_ms, s.answer_ms = now_ms, now_ms
+  if s.mark_ms < 0 then
+    s.mark_ms, s.win_start_ms = now_ms, now_ms
+  end
+  if pace_epoch >= s.epoch or s.pending then
+    s.sent, s.used = s.sent - 1, s.used - 1
+  end
+  if pace_epoch < s.epoch then
+    if pace_epoch == s.epoch - 1 and now_ms - s.cross_ms < LAG_MAX_MS then
+      s.lag_ms = math.max(s.lag_ms, now_ms - s.cross_ms)
+    end
+    return
+  end
+  s.epoch, s.pending = s.epoch + 1, true
+  s.cross_ms, s.told_ms = now_ms, wait_ms
+  if s.pacing then
+    s.grown_ms = math.max(0, s.grown_ms - s.lag_ms)
+  end
+end
+
+local function teach(state, wait_ms, pace_epoch, call_age_ms)
+  local pace = state.pace or read_pace(state)
+  if pace.is_new then
+    pace_epoch = pace.epoch
+    pace.is_new = nil
+  elseif pace_epoch == '' then
+    -- Not admitted: sent before the last refusal was known, as far as can be told.
+    local sent_ms = now_ms - (tonumber(call_age_ms) or 0)
+    pace_epoch = (now_ms < pace.resume_ms or sent_ms < pace.cross_ms) and pace.epoch - 1 or pace.epoch
+  else
+    -- 0: admitted while no pace was known.
+    pace_epoch = tonumber(pace_epoch)
+    pace_epoch = pace_epoch == 0 and pace.epoch - 1 or pace_epoch
+  end
+  limited(pace, wait_ms, pace_epoch)
+  state.pace = pace
+end
 
 local states = {}
 local results = {}
@@ -145,7 +238,8 @@ for first = FIRST_REPORT, last_report, ARGUMENTS_PER_REPORT do
     if existing <= now_ms then
       existing, cause_id = 0, ''
     end
-    state = {limit_key = limit_key, resume_at_ms = existing, cause_id = cause_id or '', put_back = put_back,
+    state = {limit_key = limit_key, pace_key = KEYS[tonumber(ARGV[first]) + 1], resume_at_ms = existing,
+             cause_id = cause_id or '', put_back = put_back,
              stale = existing ~= 0 and (existing ~= in_key or existing ~= in_index)}
     states[target] = state
   end
@@ -160,6 +254,9 @@ for first = FIRST_REPORT, last_report, ARGUMENTS_PER_REPORT do
   local event_id = redis.call('XADD', events_key, 'MAXLEN', '~', max_events, '*',
     'kind', 'report', 'wait_ms', integer(wait_ms), 'extended', extended and '1' or '0',
     'resume_at_ms', integer(state.resume_at_ms), 'details', '{' .. details .. '}')
+  if wait_ms > 0 and ARGV[first + 5] ~= TEACHES_NOTHING then
+    teach(state, wait_ms, ARGV[first + 5], ARGV[first + 6])
+  end
   if extended then
     state.cause_id, state.details, state.report = event_id, details, first
     state.cause_wait_ms = integer(state.resume_at_ms - now_ms)
@@ -177,6 +274,23 @@ for _, state in pairs(states) do
   end
 end
 
+local paces_until_ms = 0
+for target, state in pairs(states) do
+  if state.pace then
+    state.pace_until_ms = write_pace(state)
+    -- Stragglers of the same refusal hardly move it, unless they were told to wait for longer.
+    if state.pace.cross_ms == now_ms or state.pace.moved then
+      redis.call('ZADD', paces_key, integer(state.pace_until_ms), target)
+      paces_until_ms = math.max(paces_until_ms, state.pace_until_ms)
+    end
+  end
+end
+if paces_until_ms > 0 then
+  redis.call('ZREMRANGEBYSCORE', paces_key, '-inf', integer(now_ms))
+  local last = redis.call('ZREVRANGE', paces_key, '0', '0', 'WITHSCORES')
+  redis.call('PEXPIREAT', paces_key, integer(math.max(paces_until_ms, tonumber(last[2]) or 0)))
+end
+
 if latest_ms > 0 then
   -- In the order of the reports, so that the notices' IDs grow along their chain.
   for first = FIRST_REPORT, last_report, ARGUMENTS_PER_REPORT do
@@ -189,7 +303,9 @@ if latest_ms > 0 then
         state.cause_id .. '|' .. state.cause_wait_ms .. '|{' .. state.details .. '}')
       publish('{"version":1,"kind":"limit","epoch":"' .. epoch .. '","id":"' .. state.cause_id
         .. '","previous_id":"' .. previous_id .. '","now_ms":' .. integer(now_ms) .. ',"resume_at_ms":' .. resume_at
-        .. ',"wait_ms":' .. state.cause_wait_ms .. ',' .. state.details .. '}')
+        .. ',"wait_ms":' .. state.cause_wait_ms
+        .. (state.pace_until_ms and ',"pace_until_ms":' .. integer(state.pace_until_ms) or '')
+        .. ',' .. state.details .. '}')
       previous_id = state.cause_id
     elseif state.stale and not state.report then
       redis.call('ZADD', active_key, resume_at, target)

@@ -1,4 +1,4 @@
--- Read all active limits, with the place in the order of notices that they stand for.
+-- Read all active limits and all paces, with the place in the order of notices that the limits stand for.
 --
 -- The resume times come from the index, so that no other key than those below is touched.
 --
@@ -6,14 +6,16 @@
 --       2 active      zset    target -> resume time
 --       3 causes      hash    target -> "<event ID>|<wait in ms>|<JSON>" of the event that set its resume time
 --       4 events      stream  every report and every clear
+--       5 paces       zset    target -> when its pace is forgotten
 -- ARGV  1 new_epoch   random token, used if a new order of IDs has to begin
 --       2 run_id      of the server as the client knows it, or ""
--- returns {epoch, notice_id, now_ms, target, resume_at_ms, cause, …}   cause is "" where it is not known
+-- returns {epoch, notice_id, now_ms, {target, resume_at_ms, cause, …}, {target, until_ms, …}}
+--         cause is "" where it is not known
 
 local CAUSES_PER_READ = 500
 local FORMAT = 1
 
-local order_key, active_key, causes_key, events_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local order_key, active_key, causes_key, events_key, paces_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local new_epoch, run_id = ARGV[1], ARGV[2]
 
 local function integer(number)
@@ -38,7 +40,7 @@ if not epoch or moved or stream_lost then
   redis.call('HSET', order_key, 'epoch', epoch, 'notice', notice_id, 'run_id', run_id, 'format', integer(FORMAT))
 end
 
-local snapshot = {epoch, notice_id, integer(now_ms)}
+local limits = {}
 local active = redis.call('ZRANGEBYSCORE', active_key, '(' .. integer(now_ms), '+inf', 'WITHSCORES')
 for first = 1, #active, 2 * CAUSES_PER_READ do
   local targets = {}
@@ -47,9 +49,10 @@ for first = 1, #active, 2 * CAUSES_PER_READ do
   end
   local causes = redis.call('HMGET', causes_key, unpack(targets))
   for position, target in ipairs(targets) do
-    snapshot[#snapshot + 1] = target
-    snapshot[#snapshot + 1] = active[first + 2 * position - 1]
-    snapshot[#snapshot + 1] = causes[position] or ''
+    limits[#limits + 1] = target
+    limits[#limits + 1] = active[first + 2 * position - 1]
+    limits[#limits + 1] = causes[position] or ''
   end
 end
-return snapshot
+local paces = redis.call('ZRANGEBYSCORE', paces_key, '(' .. integer(now_ms), '+inf', 'WITHSCORES')
+return {epoch, notice_id, integer(now_ms), limits, paces}

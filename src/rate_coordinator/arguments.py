@@ -31,6 +31,7 @@ def read_report(
     sheet_num: object,
     reason: object,
     sent_at: object,
+    pace_epoch: int | None = None,
 ) -> Report:
     """Check everything that a report carries; see ``RateLimitCoordinator.report_rate_limit``.
 
@@ -44,7 +45,7 @@ def read_report(
         raise ValueError(f"sheet_num must be a 64-bit integer, not {sheet_num!r:.80}")
     if not _is_reason(reason):
         raise ValueError(f"reason must be one of {', '.join(get_args(Reason))}, not {reason!r:.80}")
-    return Report(target, wait, job_id, sheet_num, reason, clock.now(), _age_ms(sent_at))
+    return Report(target, wait, job_id, sheet_num, reason, clock.now(), _age_ms(sent_at), pace_epoch)
 
 
 def read_since(since: object, server_now_ms: int) -> str:

@@ -9,6 +9,9 @@ key                                 type       content
 ``{ns}:events``                     stream     every report and every clear, capped
 ``{ns}:order``                      hash       ``epoch``, ``notice`` (ID of the last one), ``run_id`` of the server
 ``{ns}:applied:<client>``           string     the last call of one coordinator and its reply; expires
+``{ns}:pace:<target>``              hash       what was learned of the target's rate; expires when it is forgotten
+``{ns}:paces``                      zset       target -> when its pace is forgotten: the index of all paces
+``{ns}:turns:<target>``             zset       coordinator -> when it was told to ask for turns again
 ``{ns}:clears``                     zset       what was cleared lately (``*``, ``<backend>/*`` or a target) -> when
 ``{ns}:notices``                    channel    JSON, one notice per changed target per script call
 ==================================  =========  ====================================================================
@@ -39,6 +42,7 @@ class Keys:
     def __init__(self, namespace: str = DEFAULT_NAMESPACE) -> None:
         self.namespace = check_name("namespace", namespace)
         self.prefix = "{" + quote(namespace, safe="") + "}"
+        self.paces = f"{self.prefix}:paces"
         self.active = f"{self.prefix}:active"
         self.clears = f"{self.prefix}:clears"
         self.causes = f"{self.prefix}:causes"
@@ -50,6 +54,14 @@ class Keys:
     def limit(self, target: Target) -> str:
         """Return the key of a target's limit."""
         return f"{self.prefix}:limit:{target.encode()}"
+
+    def pace(self, target: Target) -> str:
+        """Return the key of a target's pace."""
+        return f"{self.prefix}:pace:{target.encode()}"
+
+    def turns(self, target: Target) -> str:
+        """Return the key of who waits for a target's turns."""
+        return f"{self.prefix}:turns:{target.encode()}"
 
     def applied(self, client_id: str) -> str:
         """Return the key under which a coordinator's last call is remembered."""

@@ -103,20 +103,21 @@ class ReportDetails(_Frozen):
 
 
 class Notice(ReportDetails):
-    """The broadcast of one change: a target became limited, its limit was extended, or it was cleared.
+    """The broadcast of one change: a target became limited, its limit was extended or cleared, or its pace is another.
 
-    On the wire it is one JSON object per message. ``kind`` tells which of the two it is; readers ignore kinds and
-    fields that they do not know.
+    On the wire it is one JSON object per message. ``kind`` tells which of them it is; readers ignore kinds and fields
+    that they do not know.
     """
 
     version: int = WIRE_VERSION
-    kind: Literal["limit", "clear"]
+    kind: Literal["limit", "clear", "pace"]
     epoch: str
     """Random token of the present order of IDs; IDs of two epochs cannot be compared."""
     id: WireId
     """Entry ID of the event that made the change."""
     previous_id: WireId
-    """ID of the notice before this one, ``"0-0"`` for the first. One that was not seen has been missed."""
+    """ID of the notice before this one, ``"0-0"`` for the first. One that was not seen has been missed. Notices of a
+    pace are no links of this chain: they name the newest limit or clear."""
     backend: Name
     model: Name | None = None
     now_ms: int = Field(ge=0, le=LATEST_MS)
@@ -125,6 +126,13 @@ class Notice(ReportDetails):
     """When the limit lifts, on the same clock; 0 in a clear."""
     wait_ms: int = Field(default=0, ge=0, le=LATEST_MS)
     """The wait that was stored."""
+    pace_until_ms: int | None = Field(default=None, ge=0, le=LATEST_MS)
+    """When the target's pace is forgotten unless it is refused again, on the server's clock; 0: it is forgotten now;
+    None: the notice says nothing of a pace."""
+    pace_rate: float | None = Field(default=None, ge=0)
+    """The pace of the whole fleet, in calls per second; None where it is still to be learned."""
+    pace_ceiling: float | None = Field(default=None, ge=0)
+    """Where the pace was refused last, in calls per second; None where that is not known."""
     recovered: bool = False
     """True when this process missed the broadcast and learned of the change from a snapshot."""
 
@@ -151,7 +159,8 @@ class RateLimitEvent(_Frozen):
     job_id: str | None = None
     sheet_num: int | None = None
     model: str | None = None
-    kind: Literal["report", "clear"] = "report"
+    kind: Literal["report", "clear", "pace"] = "report"
+    """``"pace"``: what was learned of the target's rate, or that it was forgotten."""
     id: str = ""
     """The stream's entry ID."""
     reason: Reason | str = "rate_limit"
@@ -171,6 +180,10 @@ class RateLimitEvent(_Frozen):
     """Name of the coordinator that reported or cleared."""
     restores: str | None = None
     """ID of the event whose limit this one puts back, after another server had taken over without it."""
+    pace_rate: float | None = None
+    """The pace of the whole fleet that was learned, in calls per second."""
+    pace_ceiling: float | None = None
+    """Where it was refused last, in calls per second."""
 
     @classmethod
     def of_notice(cls, notice: Notice) -> Self:
@@ -234,6 +247,32 @@ class ActiveLimit(_Frozen):
         return Target(self.backend, self.model)
 
 
+class PaceStatus(_Frozen):
+    """The pace of one target, as this process knows it."""
+
+    backend: str
+    model: str | None
+    rate: float
+    """Calls per second that the whole fleet may make now; 0.0 while it is being learned."""
+    ceiling: float
+    """Where it was refused last, in calls per second; 0.0 where that is not known."""
+    forgets_seconds: float
+    """Until it is forgotten if nobody is refused meanwhile."""
+    waiting: int
+    """Calls that wait for their turn in this process."""
+    admitted_per_second: float
+    """Calls that this process admitted lately."""
+    processes: int
+    """How many processes share it, as was told last."""
+    alone: bool
+    """Whether this process takes turns at its share of the last known pace, because Redis is away."""
+
+    @property
+    def target(self) -> Target:
+        """What is called at this pace."""
+        return Target(self.backend, self.model)
+
+
 class Explanation(_Frozen):
     """Where a target's present limit comes from."""
 
@@ -286,3 +325,7 @@ class Health(_Frozen):
     """Reports that wait for Redis to come back."""
     reports_dropped: int = 0
     """Buffered reports that were given up because the buffer was full."""
+    calls_avoided: int = 0
+    """Calls that were held back because a limit was known: each would have been refused."""
+    paces: tuple[PaceStatus, ...] = ()
+    """Every pace that is remembered, by backend and model."""

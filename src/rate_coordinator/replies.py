@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import suppress
 from typing import NamedTuple
 
 from pydantic import ValidationError
@@ -11,6 +13,10 @@ from rate_coordinator import clock
 from rate_coordinator.models import FIRST_ID, LATEST_MS, EntryId, RateLimitEvent, ReportDetails
 from rate_coordinator.snapshots import SnapshotLimit
 from rate_coordinator.targets import Target
+from rate_coordinator.turns import Turns
+
+TEACHES_NOTHING = -1
+"""In the place of an epoch: a refusal that says nothing about the pace."""
 
 
 class WireReport(NamedTuple):
@@ -24,6 +30,11 @@ class WireReport(NamedTuple):
     """How long ago it was made; a clear that was made since wins. 0 where that is no question."""
     details: str
     """Members of a JSON object."""
+    call_age_ms: int | None = None
+    """How long before it was made the refused call had been sent; None where that was not told."""
+    pace_epoch: int | None = None
+    """What the refused call was admitted under; ``TEACHES_NOTHING`` where the pace is not concerned, None where it was
+    not admitted."""
 
 
 class ReportReply(NamedTuple):
@@ -73,6 +84,23 @@ def read_limit(encoded: bytes, score: bytes, cause: str) -> SnapshotLimit:
         )
     except (ValueError, ValidationError):
         return SnapshotLimit(target, resume_at_ms, FIRST_ID, None, None)
+
+
+def read_paces(flat: list[bytes]) -> Iterator[tuple[Target, int]]:
+    """Read the index of paces; what names no target is passed over."""
+    for target, until_ms in zip(flat[::2], flat[1::2], strict=True):
+        with suppress(ValueError, OverflowError):
+            yield Target.decode(target.decode()), int(float(until_ms))
+
+
+def read_turns(answer: list[bytes] | None) -> Turns | None:
+    """Read the answer to a request for turns; None where there is no pace."""
+    if not answer:
+        return None
+    epoch, count, first_ms, spacing_ms, rate, ceiling, forgets_ms, processes = (float(part) for part in answer)
+    return Turns(
+        int(epoch), int(count), first_ms / 1000, spacing_ms / 1000, rate, ceiling, forgets_ms / 1000, int(processes)
+    )
 
 
 def read_event(entry_id: bytes, fields: list[bytes] | None) -> RateLimitEvent | None:

@@ -11,7 +11,7 @@ from typing import Self
 from rate_coordinator import clock
 from rate_coordinator.mirror import Limit
 from rate_coordinator.models import FIRST_ID, RateLimitEvent, Reason, ReportDetails, ReportResult
-from rate_coordinator.replies import Reply, ReportReply, WireReport
+from rate_coordinator.replies import TEACHES_NOTHING, Reply, ReportReply, WireReport
 from rate_coordinator.targets import Target
 from rate_coordinator.waits import Wait, to_ms
 
@@ -36,6 +36,8 @@ class Report:
     """On this process's clock."""
     call_age_ms: int | None = None
     """How long before the report the refused call had been sent."""
+    pace_epoch: int | None = None
+    """What the refused call was admitted under; None where it was not admitted."""
     restores: str | None = None
     """ID of the event whose limit it puts back."""
     age_ms: int = 0
@@ -98,7 +100,11 @@ class Report:
         if self.restores is not None:
             details["restores"] = self.restores
         members = compact_json(details)[1:-1]
-        return WireReport(self.target, max(0, self.wait.wait_ms - late_ms), late_ms, self.age_ms + late_ms, members)
+        wait_ms = max(0, self.wait.wait_ms - late_ms)
+        # An upstream that is overloaded, a quota that is used up, or what was refused long ago tells of no rate.
+        teaches = self.reason == "rate_limit" and self.restores is None and late_ms == 0 and self.wait.wait_ms > 0
+        epoch = self.pace_epoch if teaches else TEACHES_NOTHING
+        return WireReport(self.target, wait_ms, late_ms, self.age_ms + late_ms, members, self.call_age_ms, epoch)
 
     def to_event(self, reporter: str, sent: WireReport, answer: ReportReply) -> RateLimitEvent:
         """Return the event that Redis recorded."""

@@ -45,6 +45,8 @@ class Settings:
     """Notices that are kept for each slow consumer before the oldest are dropped."""
     max_buffered_reports: int = 10_000
     """Reports that are kept while Redis is away."""
+    forget_after: float = 900.0
+    """After so long without a refusal the pace of a target is forgotten."""
     reporter: str = field(default_factory=default_reporter)
     """The name under which this coordinator appears in events and notices."""
 
@@ -57,7 +59,8 @@ class Settings:
         check_name("namespace", self.namespace)
         check_name("reporter", self.reporter)
         _check_seconds("max_wait_seconds", self.max_wait_seconds, above=0.0, most=LONGEST_CAP_SECONDS)
-        for name in ("connect_timeout", "command_timeout", "ping_interval", "ping_timeout", "resync_interval"):
+        durations = ("connect_timeout", "command_timeout", "ping_interval", "ping_timeout", "resync_interval")
+        for name in (*durations, "forget_after"):
             _check_seconds(name, getattr(self, name), above=0.0)
         for name in ("wake_margin_seconds", "wake_jitter_seconds"):
             _check_seconds(name, getattr(self, name), least=0.0)

@@ -36,5 +36,7 @@ class Snapshot(NamedTuple):
     """The last notice that is contained."""
     now_ms: int
     limits: tuple[SnapshotLimit, ...]
+    paces: tuple[tuple[Target, int], ...] = ()
+    """Every pace that is remembered, and when it is forgotten, in ms of the server's clock."""
     run_id: str = ""
     """Of the server process that answered; empty where it may not be asked."""

@@ -21,18 +21,32 @@ from rate_coordinator.connection import Endpoint, Link, unavailable
 from rate_coordinator.errors import ServerUnsuitable
 from rate_coordinator.keys import Keys
 from rate_coordinator.models import FIRST_ID, WIRE_VERSION, EntryId, RateLimitEvent
-from rate_coordinator.replies import Reply, ReportReply, WireReport, read_event, read_limit, write_names
+from rate_coordinator.replies import (
+    Reply,
+    ReportReply,
+    WireReport,
+    read_event,
+    read_limit,
+    read_paces,
+    read_turns,
+    write_names,
+)
 from rate_coordinator.scripts import script
 from rate_coordinator.snapshots import Snapshot, SnapshotLimit
 from rate_coordinator.targets import Target
+from rate_coordinator.turns import TurnRequest, Turns
+from rate_coordinator.waits import to_ms
 
 OLDEST_VERSION = (6, 2)
 APPLIED_TTL_MS = 6 * 3600 * 1000
 """For how long a call is recognised when it is sent again."""
+HORIZON_MS = 250
+"""Turns that are due later than this from now are not given yet: a process that dies strands no more than these."""
 NEWER_FORMAT = "NEWERFORMAT"
 """The error with which a script refuses to touch what a newer version has changed."""
-FIRST_LIMIT_KEY = 7
-"""Position of the first limit's key among a script's keys."""
+FIRST_LIMIT_KEY = 8
+"""Position of the first target's keys among a script's keys: that of its limit, and that of its pace."""
+KEYS_PER_TARGET = 2
 TARGETS_PER_REINDEX = 1000
 """A call blocks the server for as long as it takes."""
 GREETING = '{"version":1,"kind":"ping"}'
@@ -50,15 +64,17 @@ class Store:
         endpoint: Where it is.
         keys: The namespace's keys.
         max_events: Approximate length of the stream.
+        forget_after: Seconds without a refusal after which a pace is forgotten.
     """
 
-    def __init__(self, endpoint: Endpoint, keys: Keys, max_events: int) -> None:
+    def __init__(self, endpoint: Endpoint, keys: Keys, max_events: int, forget_after: float = 900.0) -> None:
         self.endpoint = endpoint
         self.keys = keys
         self.calls = 0
         self.round_trip_seconds: float | None = None
         self.garbage_removed = 0
         self._max_events = max_events
+        self._forget_after_ms = to_ms(forget_after)
         self._client_id = secrets.token_hex(8)
         self._link: Link | None = None
         self._lock = asyncio.Lock()
@@ -68,11 +84,12 @@ class Store:
         positions: dict[Target, int] = {}
         arguments: list[Any] = []
         for report in reports:
-            position = positions.setdefault(report.target, len(positions) + FIRST_LIMIT_KEY)
+            position = positions.setdefault(report.target, KEYS_PER_TARGET * len(positions) + FIRST_LIMIT_KEY)
             arguments += (position, report.target.encode(), report.wait_ms, report.age_ms, report.details)
+            arguments += ("" if told is None else told for told in (report.pace_epoch, report.call_age_ms))
 
         async def exchange(link: Link) -> Any:
-            head = self._head(link, call_number)
+            head = [*self._head(link, call_number), self._forget_after_ms]
             return link.run_id, await link.run(script("report"), self._keys(positions), head + arguments)
 
         reply, body = self._read_reply(*await self._exchange(exchange))
@@ -138,7 +155,7 @@ class Store:
         Returns:
             The snapshot, when it was asked for and when it arrived, in seconds on this process's clock.
         """
-        keys = [self.keys.order, self.keys.active, self.keys.causes, self.keys.events]
+        keys = [self.keys.order, self.keys.active, self.keys.causes, self.keys.events, self.keys.paces]
         sent_at, run_id = 0.0, ""
 
         async def exchange(link: Link) -> Any:
@@ -146,7 +163,7 @@ class Store:
             sent_at, run_id = clock.now(), link.run_id
             return await link.run(script("snapshot"), keys, [secrets.token_hex(8), link.run_id])
 
-        epoch, notice_id, now_ms, *flat = await self._exchange(exchange)
+        epoch, notice_id, now_ms, flat, told_paces = await self._exchange(exchange)
         received_at = clock.now()
         limits: list[SnapshotLimit] = []
         garbage: list[bytes] = []
@@ -156,11 +173,33 @@ class Store:
             except (ValueError, OverflowError):
                 garbage.append(target)
         await self._discard(garbage)
+        paces = tuple(read_paces(told_paces))
         return (
-            Snapshot(epoch.decode(), EntryId.parse(notice_id.decode()), int(now_ms), tuple(limits), run_id),
+            Snapshot(epoch.decode(), EntryId.parse(notice_id.decode()), int(now_ms), tuple(limits), paces, run_id),
             sent_at,
             received_at,
         )
+
+    async def take_turns(self, target: Target, request: TurnRequest) -> Turns | None:
+        """Take turns of a target's pace, and tell what was served; None where there is no pace (any more)."""
+        keys = [self.keys.pace(target), self.keys.turns(target), self.keys.paces, self.keys.events, self.keys.order]
+
+        async def exchange(link: Link) -> Any:
+            told: list[Any] = [self._client_id, *request, HORIZON_MS]
+            told += [self.keys.notices, link.publish_with, self._max_events, target.encode(), write_names(target)]
+            return await link.run(script("turns"), keys, told)
+
+        return read_turns(await self._exchange(exchange))
+
+    async def forget_pace(self, target: Target, details: str) -> bool:
+        """Forget a target's pace; return whether there was one."""
+        keys = [self.keys.pace(target), self.keys.paces, self.keys.events, self.keys.order]
+
+        async def exchange(link: Link) -> Any:
+            arguments: list[Any] = [self.keys.notices, link.publish_with, self._max_events, target.encode()]
+            return await link.run(script("forget"), keys, [*arguments, f"{write_names(target)},{details}"])
+
+        return bool(await self._exchange(exchange))
 
     async def reindex(self, targets: Sequence[Target]) -> int:
         """Put those of the targets back into the index that still have their limit's key; return how many."""
@@ -286,7 +325,7 @@ class Store:
         keys = self.keys
         types = {
             **{keys.order: "hash", keys.active: "zset", keys.causes: "hash", keys.events: "stream"},
-            **{keys.clears: "zset", keys.applied(self._client_id): "string"},
+            **{keys.clears: "zset", keys.paces: "zset", keys.applied(self._client_id): "string"},
         }
         try:
             removed = await self._guarded(link.run(script("repair"), list(types), list(types.values())))
@@ -314,12 +353,14 @@ class Store:
 
     def _keys(self, targets: Iterable[Target]) -> list[str]:
         keys = self.keys
-        fixed = [keys.order, keys.active, keys.causes, keys.events, keys.applied(self._client_id), keys.clears]
-        return fixed + [keys.limit(target) for target in targets]
+        fixed = [keys.order, keys.active, keys.causes, keys.events, keys.applied(self._client_id)]
+        own = [key for target in targets for key in (keys.limit(target), keys.pace(target))]
+        return [*fixed, keys.clears, keys.paces, *own]
 
     def _head(self, link: Link, call_number: int) -> list[Any]:
         new_epoch, channel = secrets.token_hex(8), self.keys.notices
-        return [call_number, new_epoch, link.run_id, channel, self._max_events, APPLIED_TTL_MS, link.publish_with]
+        order: list[Any] = [call_number, new_epoch, link.run_id]
+        return [*order, channel, self._max_events, APPLIED_TTL_MS, link.publish_with]
 
     def _read_reply(self, run_id: str, answer: Any) -> tuple[Reply, dict[str, Any]]:
         body = json.loads(answer[0])

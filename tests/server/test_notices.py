@@ -254,7 +254,7 @@ async def test_unknown_fields_and_unknown_kinds_are_ignored(real: Place, make: M
     coordinator.on_notice(heard.append)
     await coordinator.report_rate_limit("openai", 10.0)
     await eventually(lambda: heard)
-    admin.publish(real.keys.notices, json.dumps({"version": 9, "kind": "pace", "rate": 5}))
+    admin.publish(real.keys.notices, json.dumps({"version": 9, "kind": "colour", "red": 5}))
     later = heard[0].model_dump() | {"version": 2, "previous_id": heard[0].id, "colour": "red", "backend": "future"}
     later["id"] = f"{heard[0].now_ms + 1}-0"
     admin.publish(real.keys.notices, json.dumps(later))
@@ -283,6 +283,7 @@ async def test_a_plain_client_can_read_notices(real: Place, make: Make, admin: r
         "now_ms": told["now_ms"],
         "resume_at_ms": told["now_ms"] + 12_500,
         "wait_ms": 12_500,
+        "pace_until_ms": told["now_ms"] + 12_500 + 900_000,
         "backend": "claude",
         "model": None,
         "job_id": "jöb",

@@ -33,17 +33,17 @@ async def test_what_a_newer_version_added_is_ignored(real: Place, make: Make, ad
     coordinator.on_notice(heard.append)
     await coordinator.report_rate_limit("openai", 60.0)
     await eventually(lambda: heard)
-    admin.hset(real.keys.order, "pace", "17")
-    admin.set(f"{real.keys.prefix}:pace:openai", "17")
+    admin.hset(real.keys.order, "colour", "17")
+    admin.set(f"{real.keys.prefix}:colour:openai", "17")
     fields: Any = {"kind": "report", "wait_ms": "5", "extended": "0", "resume_at_ms": "0", "colour": "red"}
     admin.xadd(real.keys.events, {**fields, "details": '{"backend":"openai","shape":"round"}'})
-    admin.publish(real.keys.notices, json.dumps({"version": 1, "kind": "pace", "rate": 5}))
+    admin.publish(real.keys.notices, json.dumps({"version": 1, "kind": "colour", "red": 5}))
     told = {**heard[0].model_dump(), "previous_id": heard[0].id, "id": f"{heard[0].now_ms + 1}-0", "colour": "red"}
     admin.publish(real.keys.notices, json.dumps({**told, "backend": "claude"}))
     await eventually(lambda: "claude" in coordinator.active_limits)
     assert [event.suggested_wait_seconds for event in await coordinator.events()] == [0.005, 60.0]
     assert (await coordinator.report_rate_limit("openai", 70.0)).extended
-    assert admin.hget(real.keys.order, "pace") == "17"
+    assert admin.hget(real.keys.order, "colour") == "17"
     assert coordinator.health.notices_unreadable == 0
 
 

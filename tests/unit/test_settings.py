@@ -12,7 +12,7 @@ from rate_coordinator import MAX_WAIT_SECONDS, RateLimitCoordinator
 from rate_coordinator.settings import Settings, check_timeout
 from rate_coordinator.waits import LONGEST_CAP_SECONDS
 
-POSITIVE = ("connect_timeout", "command_timeout", "ping_interval", "ping_timeout", "resync_interval")
+POSITIVE = ("forget_after", "connect_timeout", "command_timeout", "ping_interval", "ping_timeout", "resync_interval")
 NOT_NEGATIVE = ("wake_margin_seconds", "wake_jitter_seconds")
 WHOLE = ("max_events", "notice_buffer", "max_buffered_reports")
 NAMES = ("namespace", "reporter")

@@ -130,7 +130,7 @@ def test_what_every_notice_needs_is_named_when_it_is_missing(name: str) -> None:
         read_notice(encode({key: value for key, value in NOTICE.items() if key != name}))
 
 
-@pytest.mark.parametrize("content", [{"version": 1, "kind": "ping"}, {"kind": "later"}, {**NOTICE, "kind": "pace"}])
+@pytest.mark.parametrize("content", [{"version": 1, "kind": "ping"}, {"kind": "later"}, {**NOTICE, "kind": "colour"}])
 def test_a_kind_that_is_not_known_is_passed_over(content: dict[str, Any]) -> None:
     assert read_notice(encode(content)) is None
 

@@ -1,0 +1,447 @@
+-- Take turns of a target's pace, and tell what was served; the first request after a refusal draws its lesson.
+--
+-- What is remembered of a pace is a hash of numbers, and every function that changes it is a line by line copy of the
+-- one of the same name in pacing.py, pacestate.py or lessons.py, where it is explained. Turns are granted in the order in
+-- which processes ask: each is told when to ask again, one turn after the last of those who wait already.
+--
+-- KEYS  1 pace:<target>    hash    what was learned of the target's rate: form, PACE_FIELDS
+--       2 turns:<target>   zset    coordinator -> when it is expected to ask again
+--       3 paces            zset    target -> when its pace is forgotten
+--       4 events           stream  every report and every clear, and what was learned of paces
+--       5 order            hash    epoch, notice (ID of the last one)
+-- ARGV  1 client           of the coordinator
+--       2 wanted           integer >= 0: calls that wait for a turn; -1 only looks, and changes nothing
+--       3 unused           integer >= 0: turns granted before that nobody took
+--       4 unused_epoch     integer: what those were granted under
+--       5 served           integer >= 0: calls served that were not told of yet
+--       6 served_ms        integer >= 0: how long ago the first of them was made
+--       7 horizon_ms       integer > 0: no turn that is due later than this is granted
+--       8 channel          of the notices
+--       9 publish_with     "PUBLISH", or "SPUBLISH" where channels belong to slots
+--      10 max_events       integer > 0, approximate length of the stream
+--      11 target           encoded
+--      12 names            members of a JSON object: backend and model
+-- returns {epoch, granted, first_ms, spacing_ms, rate, ceiling, forgets_ms, processes}; with none granted, it is worth
+--         asking again in first_ms. false where there is no pace: everybody may go
+
+local PACE_FORM = '1'
+local PACE_FIELDS = {
+  'epoch', 'forget_ms', 'resume_ms', 'limited_ms', 'pacing', 'pending', 'gate', 'paced', 'searching', 'base',
+  'ceiling', 'tau_ms', 'plateau_ms', 'grown_ms', 'next_free_ms', 'last_ms', 'mark_ms', 'start_ms', 'sent',
+  'served', 'answer_ms', 'cross_ms', 'cross_rate', 'told_ms', 'lag_ms', 'misses', 'lower', 'burst', 'burst_ms',
+  'budget', 'used', 'win_start_ms', 'period_ms', 'confirmed', 'over', 'skipped', 'prev_told_ms', 'prev_into_ms',
+  'guess_ms',
+}
+local IS_FLAG = {
+  pacing = true, pending = true, gate = true, paced = true, searching = true, confirmed = true, over = true,
+}
+
+-- As in pacestate.py.
+local BEYOND_CALLS = 50
+local BEYOND_LAGS = 12
+local BEYOND_STEP = 0.02
+local BEYOND_TAU_MS = 6000
+local CATCH_UP_MS = 50
+local CUT = 0.97
+local IDLE_WEIGHT = 10
+local PLATEAU_CALLS = 300
+local PLATEAU_CALLS_MIN = 40
+local PLATEAU_MIN_MS = 4000
+local PLATEAU_STOPS = 25
+local QUIET_MS = 1000
+local SEARCH_CALLS = 40
+local SEARCH_FROM = 150
+local SEARCH_LAGS = 30
+local SEARCH_TAU_MS = 6500
+local WINDOW_FAST_PART = 0.92
+local WINDOW_GUARD_MS = 250
+local WINDOW_PERIODS_S = {5, 10, 15, 20, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 21600, 43200, 86400}
+local WINDOW_PROBE_CALLS = 300
+local WINDOW_SPREAD = 4
+local WINDOW_TURNS = 3
+local WINDOW_WAIT_MS = 1500
+
+local DEFAULT = {tau_ms = SEARCH_TAU_MS, plateau_ms = PLATEAU_MIN_MS}
+local LATE_MS = 500
+local TURNS_TTL_MS = 10 * 60 * 1000
+
+local pace_key, turns_key, paces_key, events_key, order_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local client, wanted = ARGV[1], tonumber(ARGV[2])
+local unused, unused_epoch = tonumber(ARGV[3]), tonumber(ARGV[4])
+local served, served_ms, horizon_ms = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
+local channel, publish_with, max_events, target, names = ARGV[8], ARGV[9], ARGV[10], ARGV[11], ARGV[12]
+
+local function integer(number)
+  return string.format('%.0f', number)
+end
+
+local function read_pace(told)
+  local pace = {}
+  for position = 1, #told, 2 do
+    pace[told[position]] = told[position + 1]
+  end
+  if pace.form ~= PACE_FORM then
+    -- Of another type, or in another form: it is learned anew, from the next refusal on.
+    return nil
+  end
+  for _, name in ipairs(PACE_FIELDS) do
+    pace[name] = tonumber(pace[name] or DEFAULT[name] or 0)
+    if IS_FLAG[name] then
+      pace[name] = pace[name] == 1
+    end
+  end
+  return pace
+end
+
+local function fields_of(pace)
+  local fields = {'form', PACE_FORM}
+  for _, name in ipairs(PACE_FIELDS) do
+    local value = pace[name]
+    fields[#fields + 1] = name
+    fields[#fields + 1] = IS_FLAG[name] and (value and '1' or '0') or string.format('%.17g', value)
+  end
+  return fields
+end
+
+local function forgotten_at(pace)
+  return math.max(pace.limited_ms, pace.resume_ms) + math.max(pace.forget_ms, 2 * pace.period_ms)
+end
+
+local abs, ceil, floor, max, min = math.abs, math.ceil, math.floor, math.max, math.min
+
+local function rate(s)
+  if s.budget > 0 and not s.paced and not s.over then
+    local mean = 1000 * s.budget / s.period_ms
+    return s.used <= WINDOW_FAST_PART * s.budget and WINDOW_SPREAD * mean or mean
+  end
+  if s.searching then
+    local y = 1 + s.grown_ms / s.tau_ms
+    return s.base * y * y * y * y
+  end
+  if s.grown_ms < s.plateau_ms then
+    local x = 1 - s.grown_ms / s.plateau_ms
+    return s.ceiling - (s.ceiling - s.base) * x * x * x
+  end
+  local z = 1 + (s.grown_ms - s.plateau_ms) / s.tau_ms
+  return s.ceiling * (1 + BEYOND_STEP * (z * z * z * z - 1))
+end
+
+local function gate_ms(s)
+  return min(max(100, 1.25 * s.lag_ms), s.over and s.period_ms / 2 or 1000)
+end
+
+local function search(s, base)
+  s.base, s.searching, s.grown_ms = base, true, 0
+  s.tau_ms = max(SEARCH_TAU_MS, SEARCH_LAGS * s.lag_ms, min(1000 * SEARCH_CALLS / base, 20000))
+end
+
+local function burst(s, served_rate)
+  if s.burst_ms > 0 then
+    return max(1, s.burst / 4, s.burst - served_rate * s.burst_ms / 1000)
+  end
+  return s.burst
+end
+
+local function model(s)
+  local grown = s.searching and s.grown_ms or s.grown_ms - s.plateau_ms
+  if grown <= 0 then
+    return 0
+  end
+  local a = s.searching and s.base or s.ceiling * BEYOND_STEP
+  local c = s.searching and 0 or s.ceiling - a
+  local z1 = 1 + grown / s.tau_ms
+  local low, high = 1, z1
+  for _ = 1, 24 do
+    local z0 = (low + high) / 2
+    local z4 = z0 * z0 * z0 * z0
+    local calls = a * s.tau_ms / 1000 * ((z1 * z1 * z1 * z1 * z1 - z4 * z0) / 5 - z4 * (z1 - z0))
+    local most = burst(s, a * z4 + c)
+    if calls > max(0.4 * most, most - (a * z4 + c) * s.lag_ms / 2000) then
+      low = z0
+    else
+      high = z0
+    end
+  end
+  return low > 1 and a * low * low * low * low + c or 0
+end
+
+local function usual_period(period_ms, lag_ms)
+  local best = 0
+  for _, seconds in ipairs(WINDOW_PERIODS_S) do
+    if abs(period_ms - 1000 * seconds) < abs(period_ms - best) then
+      best = 1000 * seconds
+    end
+  end
+  return abs(period_ms - best) <= max(WINDOW_WAIT_MS, 0.02 * period_ms) + lag_ms and best or period_ms
+end
+
+local function is_window(s, into)
+  if s.told_ms <= WINDOW_WAIT_MS then
+    return false
+  end
+  local same = abs(s.told_ms - s.prev_told_ms) <= 0.02 * s.told_ms
+  if same and abs(into - s.prev_into_ms) > max(1000, 0.25 * s.told_ms) + s.lag_ms then
+    s.guess_ms = s.told_ms
+  end
+  if abs(s.told_ms - s.guess_ms) <= 0.02 * s.told_ms then
+    return false
+  end
+  return s.told_ms * s.used >= WINDOW_TURNS * (into + s.told_ms)
+end
+
+local function first_pace(s)
+  local served_rate = 1000 * s.sent / max(s.told_ms, s.resume_ms - s.mark_ms - s.lag_ms / 2, 1000)
+  local slowest = 1000 / max(s.resume_ms - s.cross_ms, 1000)
+  s.paced = true
+  search(s, max(served_rate / (1 + served_rate / SEARCH_FROM), slowest))
+end
+
+local function cut(s)
+  local stop = s.resume_ms - s.cross_ms
+  local beyond = s.paced and not s.searching and s.cross_rate / s.ceiling or 1
+  if 1.15 < beyond and beyond < 2.5 and stop < 2000 then
+    s.burst = s.burst * max(0.25, 1 / (beyond * beyond))
+  end
+  local lower = max(
+    1000 * (s.sent + 0.5) / max(1, s.cross_ms - s.mark_ms),
+    1000 * (s.sent - burst(s, s.cross_rate)) / max(1, s.cross_ms - s.start_ms)
+  )
+  local agree = abs(lower - s.lower) <= (0.05 + 1 / max(1, s.sent)) * lower
+  local exact = agree and beyond <= 1.15 and lower * stop / 1000 <= 1.1 * burst(s, lower)
+  s.lower = lower
+  local estimate = max(lower, model(s))
+  if s.paced and not exact then
+    local least = s.searching and 0.45 or 0.8
+    if beyond > 1 then
+      least = stop < 2000 and 0.65 or 0.5
+    end
+    estimate = max(estimate, least * s.cross_rate)
+  end
+  estimate = min(estimate, s.cross_rate)
+  if s.paced then
+    s.burst, s.burst_ms = burst(s, estimate), 0
+  end
+  s.paced, s.searching, s.grown_ms, s.ceiling, s.base = true, false, 0, estimate, CUT * estimate
+  local tau_ms = max(BEYOND_TAU_MS, BEYOND_LAGS * s.lag_ms, 1000 * BEYOND_CALLS / estimate)
+  s.tau_ms = min(tau_ms, s.forget_ms * 2 / 9)
+  local sure = max(0.3, 1 - 2 * (s.cross_rate - estimate) / s.cross_rate)
+  local calls = max(PLATEAU_CALLS_MIN, sure * min(PLATEAU_CALLS, 10 + 3 * s.sent))
+  local lost = max(0, stop - 1000 * s.burst / estimate)
+  local plateau_ms = max(1000 * calls / estimate, PLATEAU_STOPS * lost * (lost < 2000 and sure or 1))
+  plateau_ms = max(plateau_ms, PLATEAU_MIN_MS, 4 * s.lag_ms, min(20 * s.lag_ms, 40000))
+  s.plateau_ms = min(plateau_ms, s.forget_ms * 4 / 9)
+end
+
+local function learn(s)
+  local first_ever = not s.pacing
+  s.cross_rate = first_ever and 0 or rate(s)
+  s.gate = first_ever or s.misses > 0 or s.told_ms > WINDOW_WAIT_MS
+  s.pending, s.pacing = false, true
+  s.next_free_ms, s.last_ms = s.resume_ms, s.resume_ms
+  local into = s.cross_ms - s.win_start_ms
+  if first_ever then
+    s.sent = max(s.sent, s.served)
+    s.used = s.sent
+    s.burst, s.burst_ms = s.sent, max(s.lag_ms / 2, s.cross_ms - s.mark_ms - s.lag_ms)
+  elseif s.sent <= 0 or (s.budget > 0 and s.used <= 0) then
+    s.next_free_ms = s.resume_ms + min(s.told_ms * s.misses, 60000)
+    s.last_ms = s.next_free_ms
+    s.misses, s.gate, s.sent = s.misses + 1, true, max(0, s.sent)
+    if s.budget > 0 and s.used <= 0 then
+      s.win_start_ms = s.resume_ms
+    end
+    return
+  elseif s.confirmed and not s.paced and s.told_ms <= WINDOW_WAIT_MS and s.misses < 3 then
+    s.misses = s.misses + 1
+    s.win_start_ms = s.win_start_ms + s.resume_ms - s.cross_ms + gate_ms(s)
+    if s.over then
+      s.win_start_ms, s.used, s.over = s.resume_ms, 0, false
+    end
+    return
+  end
+  s.misses = 0
+  if is_window(s, into) then
+    local period_ms = usual_period(s.resume_ms - s.win_start_ms, s.lag_ms)
+    local blur_ms = max(WINDOW_WAIT_MS, 0.02 * period_ms) + s.lag_ms
+    s.confirmed = s.budget > 0 and abs(period_ms - s.period_ms) <= blur_ms
+    s.period_ms = s.confirmed and max(period_ms, s.period_ms) or period_ms
+    s.budget, s.used, s.win_start_ms, s.over, s.skipped = max(1, s.used), 0, s.resume_ms, false, 0
+    s.prev_told_ms, s.prev_into_ms = s.told_ms, into
+    s.grown_ms = s.searching and s.grown_ms or 0
+  else
+    if first_ever then
+      first_pace(s)
+    else
+      cut(s)
+    end
+    if s.told_ms > WINDOW_WAIT_MS then
+      s.budget, s.confirmed, s.win_start_ms, s.used = 0, false, s.resume_ms, 0
+    end
+  end
+  s.mark_ms, s.start_ms, s.sent, s.served = s.cross_ms, s.next_free_ms, 0, 0
+end
+
+local function begin_window(s, now_ms)
+  if s.budget <= 0 then
+    return
+  end
+  if s.confirmed and now_ms >= s.win_start_ms + s.period_ms then
+    if s.over then
+      s.budget = max(s.budget, s.used)
+    end
+    local step = s.period_ms + min(max(WINDOW_GUARD_MS, s.lag_ms), 0.05 * s.period_ms)
+    s.win_start_ms = s.win_start_ms + max(1, floor((now_ms - s.win_start_ms) / step)) * step
+    s.used, s.over, s.gate, s.misses, s.skipped = 0, false, true, 0, s.skipped + 1
+    s.next_free_ms = max(s.next_free_ms, s.win_start_ms)
+    s.last_ms = s.next_free_ms
+    s.grown_ms = s.searching and s.grown_ms or 0
+  end
+  if s.used < s.budget or s.over then
+    return
+  end
+  if s.confirmed and s.skipped * s.budget < WINDOW_PROBE_CALLS then
+    s.next_free_ms = max(s.next_free_ms, s.win_start_ms + s.period_ms)
+    s.last_ms = s.next_free_ms
+    return
+  end
+  s.over, s.gate, s.skipped = true, true, 0
+  if not s.paced then
+    search(s, 1000 * s.budget / s.period_ms)
+    s.last_ms = now_ms
+  end
+end
+
+local function tick(s, now_ms)
+  local idle = max(0, now_ms - s.next_free_ms - CATCH_UP_MS)
+  s.grown_ms = s.grown_ms + max(0, now_ms - s.last_ms - IDLE_WEIGHT * idle)
+  s.mark_ms, s.start_ms = s.mark_ms + idle, s.start_ms + idle
+  s.last_ms = max(s.last_ms, now_ms)
+end
+
+local function take(s, now_ms, wanted, horizon_ms)
+  local resume_ms = s.pending and max(s.resume_ms, s.cross_ms + gate_ms(s)) or s.resume_ms
+  if now_ms < resume_ms then
+    return resume_ms - now_ms, 0, 0
+  end
+  if s.pending and not s.pacing and s.sent > 2 * s.served and now_ms < s.answer_ms + QUIET_MS then
+    return s.answer_ms + QUIET_MS - now_ms, 0, 0
+  end
+  if s.pending then
+    s.resume_ms = resume_ms
+    learn(s)
+  end
+  begin_window(s, now_ms)
+  if wanted > 0 then
+    tick(s, now_ms)
+  end
+  local first_ms, spacing_ms = max(now_ms, ceil(s.next_free_ms)), 1000 / rate(s)
+  if wanted <= 0 or first_ms > now_ms + horizon_ms then
+    return first_ms - now_ms, spacing_ms, 0
+  end
+  local due_ms = max(s.next_free_ms, now_ms - CATCH_UP_MS)
+  local count = min(wanted, floor((now_ms + horizon_ms - due_ms) / spacing_ms) + 1)
+  if s.budget > 0 and not s.over then
+    count = max(0, min(count, s.budget - s.used))
+  end
+  if s.gate and count > 0 then
+    count, s.gate = 1, false
+    s.start_ms = first_ms + max(spacing_ms, gate_ms(s))
+    s.next_free_ms = s.start_ms
+  else
+    s.next_free_ms = due_ms + count * spacing_ms
+  end
+  s.sent, s.used = s.sent + count, s.used + count
+  return first_ms - now_ms, spacing_ms, count
+end
+
+local function give_back(s, count, epoch)
+  if epoch ~= s.epoch - (s.pending and 1 or 0) then
+    return
+  end
+  s.sent, s.used = max(0, s.sent - count), max(0, s.used - count)
+  if s.pacing and not s.pending then
+    s.next_free_ms = max(s.resume_ms, s.next_free_ms - count * 1000 / rate(s))
+  end
+end
+
+local function tell(s, now_ms, count, since_ms)
+  if not s.pacing then
+    s.served = s.served + count
+    s.mark_ms = min(s.mark_ms, now_ms - since_ms)
+    s.win_start_ms = s.mark_ms
+  end
+end
+
+local time = redis.call('TIME')
+local now_ms = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+
+local pace = read_pace(redis.pcall('HGETALL', pace_key))
+if not pace then
+  return false
+end
+local looks = wanted < 0
+local turns_type = redis.call('TYPE', turns_key).ok
+if turns_type ~= 'none' and turns_type ~= 'zset' then
+  -- Somebody else's garbage, which would fail every request.
+  redis.call('DEL', turns_key)
+end
+
+if served > 0 then
+  tell(pace, now_ms, served, served_ms)
+end
+if unused > 0 then
+  give_back(pace, unused, unused_epoch)
+end
+local was_pending = pace.pending
+
+-- Without any turn first, so that the pace is known by which turns are shared.
+local first_ms, spacing_ms, granted = take(pace, now_ms, 0, horizon_ms)
+if not looks then
+  redis.call('ZREM', turns_key, client)
+  redis.call('ZREMRANGEBYSCORE', turns_key, '-inf', integer(now_ms - LATE_MS))
+end
+local others = redis.call('ZCARD', turns_key)
+if wanted > 0 and spacing_ms > 0 then
+  local share = math.max(1, math.ceil(horizon_ms / spacing_ms / (others + 1)))
+  first_ms, spacing_ms, granted = take(pace, now_ms, math.min(wanted, share), horizon_ms)
+end
+
+if wanted > 0 then
+  local asks_at = now_ms + first_ms + math.max(0, granted - 1) * spacing_ms
+  if granted == 0 then
+    local last = redis.call('ZREVRANGE', turns_key, '0', '0', 'WITHSCORES')
+    asks_at = math.max(now_ms + math.max(1, first_ms - horizon_ms / 2), (tonumber(last[2]) or 0) + spacing_ms)
+    first_ms = asks_at - now_ms
+  end
+  redis.call('ZADD', turns_key, integer(asks_at), client)
+  redis.call('PEXPIRE', turns_key, integer(TURNS_TTL_MS))
+end
+
+local until_ms = forgotten_at(pace)
+if not looks then
+  redis.call('HSET', pace_key, unpack(fields_of(pace)))
+  redis.call('PEXPIREAT', pace_key, integer(until_ms))
+  redis.call('ZADD', paces_key, integer(until_ms), target)
+end
+local rate_now, ceiling = string.format('%.17g', rate(pace)), string.format('%.17g', pace.ceiling)
+
+if was_pending and not pace.pending and not looks then
+  local learned = names .. ',"pace_rate":' .. rate_now .. ',"pace_ceiling":' .. ceiling
+  local event_id = redis.call('XADD', events_key, 'MAXLEN', '~', max_events, '*',
+    'kind', 'pace', 'wait_ms', '0', 'extended', '0', 'resume_at_ms', '0', 'details', '{' .. learned .. '}')
+  local order = redis.call('HMGET', order_key, 'epoch', 'notice')
+  if order[1] then
+    local notice = '{"version":1,"kind":"pace","epoch":"' .. order[1] .. '","id":"' .. event_id
+      .. '","previous_id":"' .. (order[2] or '0-0') .. '","now_ms":' .. integer(now_ms)
+      .. ',"pace_until_ms":' .. integer(until_ms) .. ',' .. learned .. '}'
+    if publish_with == 'SPUBLISH' then
+      redis.call('SPUBLISH', channel, notice)
+    else
+      redis.call('PUBLISH', channel, notice)
+    end
+  end
+end
+
+local processes = math.max(1, redis.call('ZCARD', turns_key))
+return {integer(pace.epoch), integer(granted), string.format('%.17g', first_ms), string.format('%.17g', spacing_ms),
+  rate_now, ceiling, integer(until_ms - now_ms), integer(processes)}
