@@ -12,7 +12,7 @@ import sys
 import time
 from typing import Any, Self
 
-from rate_coordinator import Notice, RateLimitCoordinator
+from rate_coordinator import LimitWaitTimeout, Notice, RateLimitCoordinator
 from tests.servers import START_SECONDS, eventually
 
 
@@ -114,6 +114,23 @@ class Commands:
             *(self._coordinator.report_rate_limit(backend, wait_seconds, sheet_num=n) for n in range(count))
         )
         return [result.event_id for result in results]
+
+    async def demand(self, backend: str, tasks: int, seconds: float) -> list[float]:
+        """Let so many tasks be admitted again and again for a while; return when each call was admitted."""
+        admitted: list[float] = []
+        ends = time.monotonic() + seconds
+
+        async def keep_calling() -> None:
+            while (left := ends - time.monotonic()) > 0:
+                try:
+                    async with self._coordinator.admit(backend, timeout=left):
+                        admitted.append(time.monotonic())
+                except LimitWaitTimeout:
+                    return
+                await asyncio.sleep(0)
+
+        await asyncio.gather(*(keep_calling() for _ in range(tasks)))
+        return admitted
 
     async def storm(self, count: int) -> int:
         """Report one after the other, each longer than the last."""

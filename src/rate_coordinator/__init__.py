@@ -1,5 +1,6 @@
 """Share what many processes learn about upstream rate limits, through Redis."""
 
+from rate_coordinator.admission import Admission
 from rate_coordinator.coordinator import RateLimitChecker, RateLimitCoordinator
 from rate_coordinator.diagnosis import Diagnosis, diagnose
 from rate_coordinator.errors import (
@@ -9,6 +10,7 @@ from rate_coordinator.errors import (
     CoordinatorUnavailable,
     ForkedCoordinator,
     LimitWaitTimeout,
+    RateLimited,
     ServerUnsuitable,
     WrongEventLoop,
 )
@@ -18,6 +20,7 @@ from rate_coordinator.models import (
     Explanation,
     Health,
     Notice,
+    PaceStatus,
     RateLimitEvent,
     Reason,
     ReportResult,
@@ -28,6 +31,7 @@ from rate_coordinator.waits import MAX_WAIT_SECONDS
 __all__ = [
     "MAX_WAIT_SECONDS",
     "ActiveLimit",
+    "Admission",
     "CoordinatorClosed",
     "CoordinatorError",
     "CoordinatorMisuse",
@@ -41,9 +45,11 @@ __all__ = [
     "Notice",
     "NoticeHandle",
     "NoticeStream",
+    "PaceStatus",
     "RateLimitChecker",
     "RateLimitCoordinator",
     "RateLimitEvent",
+    "RateLimited",
     "Reason",
     "ReportResult",
     "ServerUnsuitable",

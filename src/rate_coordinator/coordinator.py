@@ -9,12 +9,20 @@ from typing import Protocol, Self, TypeVar, runtime_checkable
 
 from rate_coordinator import clock
 from rate_coordinator.arguments import Item, read_count, read_items, read_report, read_since
+from rate_coordinator.calls import Calls
 from rate_coordinator.connection import Endpoint
 from rate_coordinator.engine import Engine
 from rate_coordinator.eventlog import RECENT_SECONDS
 from rate_coordinator.explain import describe_limits, explain
 from rate_coordinator.keys import DEFAULT_NAMESPACE, Keys
-from rate_coordinator.models import ActiveLimit, Explanation, Health, RateLimitEvent, Reason, ReportResult
+from rate_coordinator.models import (
+    ActiveLimit,
+    Explanation,
+    Health,
+    RateLimitEvent,
+    Reason,
+    ReportResult,
+)
 from rate_coordinator.notices import NoticeCallback, NoticeHandle, NoticeStream
 from rate_coordinator.settings import Settings, check_timeout, default_reporter
 from rate_coordinator.targets import Target
@@ -34,7 +42,7 @@ class RateLimitChecker(Protocol):
         ...
 
 
-class RateLimitCoordinator:
+class RateLimitCoordinator(Calls):
     """Shares with other processes what each learns about upstream rate limits.
 
     Made by ``from_url``. Use it as an async context manager, or call ``start`` and ``aclose``; the first use starts it
@@ -72,6 +80,7 @@ class RateLimitCoordinator:
         max_events: int = 10_000,
         notice_buffer: int = 1024,
         max_buffered_reports: int = 10_000,
+        forget_after: float = 900.0,
         reporter: str | None = None,
     ) -> Self:
         """Make a coordinator. Nothing is connected yet.
@@ -94,6 +103,7 @@ class RateLimitCoordinator:
             max_events: Approximate length of the stream of events, and most that ``recent_events`` holds.
             notice_buffer: Notices that are kept for each slow consumer before the oldest are dropped.
             max_buffered_reports: Reports that are kept while Redis is away.
+            forget_after: After so long without a refusal, in seconds, the pace of a target is forgotten.
             reporter: The name under which this coordinator appears in events; ``<host>:<process ID>`` if left out.
 
         Raises:
@@ -113,6 +123,7 @@ class RateLimitCoordinator:
             max_events=max_events,
             notice_buffer=notice_buffer,
             max_buffered_reports=max_buffered_reports,
+            forget_after=forget_after,
             reporter=default_reporter() if reporter is None else reporter,
         )
         endpoint = Endpoint.from_url(
@@ -247,7 +258,7 @@ class RateLimitCoordinator:
         return self._engine.log.recent(self._engine.server_now_ms())
 
     async def clear_limits(self, instrument: str | None = None, *, model: str | None = None) -> int:
-        """Lift limits now, for everyone. Events are kept.
+        """Lift limits now, for everyone, and forget the pace that was learned. Events are kept.
 
         Args:
             instrument: The backend, with all its models; None lifts every limit.

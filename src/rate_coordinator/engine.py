@@ -13,8 +13,11 @@ from weakref import WeakSet
 from redis.exceptions import NoPermissionError
 
 from rate_coordinator import clock
+from rate_coordinator.admission import Gate
+from rate_coordinator.arguments import read_report
 from rate_coordinator.condition import Condition
 from rate_coordinator.connection import Endpoint, answered_within
+from rate_coordinator.dispenser import Dispenser, describe_paces
 from rate_coordinator.errors import (
     CoordinatorClosed,
     CoordinatorUnavailable,
@@ -25,14 +28,16 @@ from rate_coordinator.errors import (
 from rate_coordinator.eventlog import EventLog
 from rate_coordinator.keys import Keys
 from rate_coordinator.mirror import Limit, Mirror
-from rate_coordinator.models import Health, ReportResult
+from rate_coordinator.models import Health, PaceStatus, Reason, ReportResult
 from rate_coordinator.notices import NoticeHub
 from rate_coordinator.outbox import Outbox
-from rate_coordinator.reports import Report
+from rate_coordinator.reports import Report, compact_json
 from rate_coordinator.settings import Settings
 from rate_coordinator.store import Store
 from rate_coordinator.subscription import Subscription
 from rate_coordinator.synchroniser import Synchroniser
+from rate_coordinator.targets import Target
+from rate_coordinator.turns import LOOKS, Paces, TurnRequest
 from rate_coordinator.waiters import Waiters
 
 logger = logging.getLogger(__name__)
@@ -58,9 +63,20 @@ class Engine:
         self.log = EventLog(settings.max_events)
         self.waiters = Waiters(self.mirror, settings.wake_margin_seconds, settings.wake_jitter_seconds)
         self.hub = NoticeHub(settings.notice_buffer)
-        self.store = Store(endpoint, self.keys, settings.max_events)
+        self.store = Store(endpoint, self.keys, settings.max_events, settings.forget_after)
+        self.paces = Paces()
+        self.dispenser = Dispenser(self.store, self.paces, self.mirror, lambda: self.condition.degraded)
+        self.gate = Gate(self.mirror, self.paces, self.waiters, self.dispenser, self.ready, self._report_refusal)
         self.synchroniser = Synchroniser(
-            self.store, self.mirror, self.log, self.waiters, self.hub, settings.max_events, self._restore
+            self.store,
+            self.mirror,
+            self.log,
+            self.waiters,
+            self.hub,
+            self.paces,
+            self.dispenser,
+            settings.max_events,
+            self._restore,
         )
         self.subscription = Subscription(
             endpoint,
@@ -147,6 +163,32 @@ class Engine:
         """See ``Outbox.report``."""
         return await self.outbox.report(report)
 
+    async def pace(self, target: Target) -> PaceStatus | None:
+        """Ask Redis for a target's pace."""
+        turns = await self.store.take_turns(target, TurnRequest(LOOKS))
+        if turns is None:
+            self.paces.forget(target)
+            return None
+        self.paces.learn(target, turns, clock.now())
+        told = describe_paces(self.paces, self.dispenser, clock.now())
+        return next((pace for pace in told if pace.target == target), None)
+
+    async def forget_pace(self, target: Target) -> bool:
+        """Forget a target's pace, for everyone."""
+        details = compact_json({"reporter": self.settings.reporter})[1:-1]
+        forgotten = await self.store.forget_pace(target, details)
+        self.paces.forget(target)
+        self.dispenser.changed({target})
+        return forgotten
+
+    async def _report_refusal(
+        self, target: Target, wait_seconds: float, job_id: str | None, sheet_num: int | None, reason: Reason, epoch: int
+    ) -> ReportResult:
+        cap = self.settings.max_wait_seconds
+        report = read_report(target, wait_seconds, cap, job_id, sheet_num, reason, None, epoch)
+        await self.ready()
+        return await self.report(report)
+
     async def clear(self, backend: str | None, model: str | None) -> int:
         """See ``Outbox.clear``; the mirror shows it on return."""
         async with self.bounded():
@@ -194,6 +236,8 @@ class Engine:
             reports_delivered=self.outbox.delivered,
             reports_buffered=self.outbox.buffered,
             reports_dropped=self.outbox.dropped,
+            calls_avoided=self.gate.avoided,
+            paces=describe_paces(self.paces, self.dispenser, clock.now()),
         )
 
     def server_now_ms(self) -> int:
@@ -247,6 +291,7 @@ class Engine:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self.outbox.run(), name="rate_coordinator outbox")
                 tasks.create_task(self.subscription.run(), name="rate_coordinator subscription")
+                tasks.create_task(self.dispenser.run(), name="rate_coordinator dispenser")
         finally:
             # Also when the event loop was shut down around it: nobody must wait for what will not come.
             await self._end()
@@ -260,7 +305,7 @@ class Engine:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self.settings.command_timeout):
                     await self.outbox.drain()
-            self.subscription.ending = self.outbox.ending = True
+            self.subscription.ending = self.outbox.ending = self.dispenser.ending = True
             self._running.cancel()
             await asyncio.wait([self._running])
         await self._end()
@@ -272,6 +317,7 @@ class Engine:
             logger.warning("reports were never delivered", extra={"reports": self.outbox.buffered})
         self.outbox.abandon(self._closed_error)
         self.waiters.abandon(self._closed_error)
+        self.dispenser.abandon(self._closed_error)
         await self.hub.aclose(spare=self._closer)
         await self.subscription.aclose()
         await self.store.aclose()

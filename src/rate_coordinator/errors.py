@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rate_coordinator.models import Reason
+
 
 class CoordinatorError(Exception):
     """Root of all errors that the library raises on purpose."""
@@ -33,3 +38,18 @@ class ForkedCoordinator(CoordinatorMisuse):
 
 class LimitWaitTimeout(CoordinatorError, TimeoutError):
     """A limit outlasts the time that the caller is willing to wait."""
+
+
+class RateLimited(CoordinatorError):
+    """An upstream refused a call: yours to raise inside ``admit``, ``call`` and ``paced``, which report it.
+
+    Args:
+        wait_seconds: How long it asks to wait, in seconds; see ``RateLimitCoordinator.report_rate_limit``.
+        message: What it said.
+        reason: ``"rate_limit"``, ``"overloaded"`` or ``"quota"``.
+    """
+
+    def __init__(self, wait_seconds: float, message: str = "", *, reason: Reason = "rate_limit") -> None:
+        super().__init__(message or f"refused; asked to wait {wait_seconds:g} s")
+        self.wait_seconds = wait_seconds
+        self.reason: Reason = reason

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 
 from rate_coordinator import clock
+from rate_coordinator.dispenser import Dispenser
 from rate_coordinator.errors import CoordinatorUnavailable, ServerUnsuitable
 from rate_coordinator.eventlog import RECENT_SECONDS, EventLog
 from rate_coordinator.findings import judge_eviction, passes_by_itself
@@ -20,6 +21,7 @@ from rate_coordinator.notices import NoticeHub
 from rate_coordinator.snapshots import Snapshot
 from rate_coordinator.store import Store
 from rate_coordinator.targets import Target
+from rate_coordinator.turns import Paces
 from rate_coordinator.waiters import Waiters
 
 logger = logging.getLogger(__name__)
@@ -41,6 +43,8 @@ class Synchroniser:
         log: The events.
         waiters: Told of every change of a limit.
         hub: Told of every notice, once.
+        paces: The paces.
+        dispenser: Told of every change of a pace, or of a limit that a pace follows.
         most_events: How many events are read at most.
         restore: Puts limits back that another server lacks than the one that they are known from.
     """
@@ -52,6 +56,8 @@ class Synchroniser:
         log: EventLog,
         waiters: Waiters,
         hub: NoticeHub,
+        paces: Paces,
+        dispenser: Dispenser,
         most_events: int,
         restore: Callable[[list[Limit]], Awaitable[None]],
     ) -> None:
@@ -61,6 +67,8 @@ class Synchroniser:
         self._log = log
         self._waiters = waiters
         self._hub = hub
+        self._paces = paces
+        self._dispenser = dispenser
         self._most_events = most_events
         self._restore = restore
         self._server = ""
@@ -71,6 +79,10 @@ class Synchroniser:
 
     def heard(self, notice: Notice, received_at: float) -> bool:
         """Take in a notice; return whether a snapshot is needed now."""
+        self._hear_of_pace(notice, received_at)
+        if notice.kind == "pace":
+            self._hub.publish(notice)
+            return False
         # A notice of an order that is not known yet is told when a snapshot has said where it belongs.
         told = notice.epoch != self._mirror.epoch or self._was_recovered(notice)
         changed = self._mirror.apply(notice, received_at)
@@ -97,6 +109,10 @@ class Synchroniser:
             changed = self._mirror.replace(snapshot, sent_at, received_at)
             self.resyncs += 1
             self._waiters.changed(changed)
+            self._paces.replace(
+                {target: received_at + (until_ms - snapshot.now_ms) / 1000 for target, until_ms in snapshot.paces}
+            )
+            self._dispenser.changed(changed)
             if known_epoch is not None:
                 self._tell_recovered(known, snapshot)
             if snapshot.epoch != known_epoch:
@@ -192,6 +208,17 @@ class Synchroniser:
         if events:
             self._read_to = EntryId.parse(events[0].id)
         self._log.prune(now_ms)
+
+    def _hear_of_pace(self, notice: Notice, received_at: float) -> None:
+        if notice.kind == "clear" or notice.pace_until_ms == 0:
+            self._paces.forget(notice.target)
+            self._dispenser.changed({notice.target})
+        elif notice.pace_until_ms is not None:
+            self._paces.limited(notice.target, received_at + (notice.pace_until_ms - notice.now_ms) / 1000)
+            if notice.kind == "limit":
+                self._dispenser.limited(notice.target)
+            else:
+                self._paces.tell(notice.target, notice.pace_rate, notice.pace_ceiling)
 
     def _tell_recovered(self, known: dict[Target, Limit], snapshot: Snapshot) -> None:
         """Hand on the changes that only the snapshot told of."""
