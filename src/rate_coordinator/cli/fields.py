@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 
-from rate_coordinator import ActiveLimit, Notice, RateLimitEvent
+from rate_coordinator import ActiveLimit, Notice, PaceStatus, RateLimitEvent
 from rate_coordinator.cli import texts
 
 Fields = dict[str, object]
@@ -34,6 +34,17 @@ def of_limit(limit: ActiveLimit) -> Fields:
     }
 
 
+def of_pace(pace: PaceStatus) -> Fields:
+    """Return a pace that is remembered; what is still to be learned is None."""
+    return {
+        **of_target(pace.backend, pace.model),
+        "rate": pace.rate or None,
+        "ceiling": pace.ceiling or None,
+        "forgets_seconds": pace.forgets_seconds,
+        "processes": pace.processes,
+    }
+
+
 def of_event(event: RateLimitEvent) -> Fields:
     """Return an event of the stream."""
     return {
@@ -53,6 +64,8 @@ def of_event(event: RateLimitEvent) -> Fields:
         "sheet_num": event.sheet_num,
         "late_seconds": event.late_ms / 1000,
         "call_age_seconds": None if event.call_age_ms is None else event.call_age_ms / 1000,
+        "pace_rate": event.pace_rate,
+        "pace_ceiling": event.pace_ceiling,
     }
 
 

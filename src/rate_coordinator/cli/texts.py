@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from datetime import datetime, timedelta
 
-from rate_coordinator import ActiveLimit, RateLimitEvent
+from rate_coordinator import ActiveLimit, PaceStatus, RateLimitEvent
 
 BAR_CELLS = 10
 
@@ -76,10 +76,21 @@ def asked(event: RateLimitEvent) -> str:
     return f"{exact(event.asked_wait_seconds)}, of which {exact(event.suggested_wait_seconds)} count ({why})"
 
 
+def pace_line(pace: PaceStatus) -> str:
+    """Return a pace as a line."""
+    name = printable(target(pace.backend, pace.model))
+    learned = f"{pace.rate:.3g} calls per second" if pace.rate else "still to be learned"
+    ceiling = f", last refused at {pace.ceiling:.3g}" if pace.ceiling else ""
+    return f"{name}: {learned}{ceiling}; forgotten in {seconds(pace.forgets_seconds)}"
+
+
 def event_line(event: RateLimitEvent) -> str:
     """Return an event as a line of a log."""
     name = printable(target(event.backend_type, event.model)) if event.backend_type else "everything"
     head = f"{log_time(event.detected_at)}  {event.kind:<6}  {name}"
+    if event.kind == "pace":
+        learned = f"{event.pace_rate:.3g} calls per second" if event.pace_rate else "forgotten"
+        return f"{head}  {learned}"
     if event.kind == "clear":
         return f"{head}  by {who(event)}"
     effect = f"until {clock_time(event.resume_at)}" if event.extended and event.resume_at else "changed nothing"

@@ -16,7 +16,7 @@ from rate_coordinator.cli.fields import moment
 from rate_coordinator.cli.options import Chosen, Json, Namespace, Url, chosen
 from rate_coordinator.cli.output import is_terminal, say, say_json
 from rate_coordinator.cli.session import reader, run
-from rate_coordinator.cli.texts import log_time, printable
+from rate_coordinator.cli.texts import log_time, pace_line, printable
 
 REDRAW_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 1.0
@@ -74,7 +74,8 @@ async def _draw(coordinator: RateLimitCoordinator, changed: asyncio.Event, chose
             if health.state == "degraded":
                 title += f" for {health.degraded_seconds:.0f} s: {printable(health.last_error or '')}"
             body = limits_table(limits) if limits else Text("nothing is limited")
-            live.update(Group(Text(title, style="dim"), body), refresh=True)
+            paces = [Text(pace_line(pace)) for pace in health.paces]
+            live.update(Group(Text(title, style="dim"), body, *paces), refresh=True)
             await _pause(changed, REDRAW_SECONDS)
 
 
