@@ -8,10 +8,10 @@ PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format bench chaos fuzz soak constraints clean
+.PHONY: help demo test lint format bench bench-herd chaos fuzz soak constraints clean
 
 help:  ## List what there is
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 
 demo: $(VENV)/.demo  ## See four processes share one rate limit (under 30 seconds)
 	@$(BIN)/python tools/find_redis.py --any > /dev/null
@@ -33,6 +33,10 @@ format: $(VENV)/.dev  ## Put the code into the form that lint asks for
 bench: $(VENV)/.dev  ## Measure against the baselines of benchmarks/README.md
 	@$(BIN)/python tools/find_redis.py > /dev/null
 	$(BIN)/python -m benchmarks
+
+bench-herd: $(VENV)/.dev  ## Let 8 processes want more than an upstream serves, in five ways; a quarter of an hour, draws docs/herd-*.svg
+	@$(BIN)/python tools/find_redis.py > /dev/null
+	$(BIN)/python -m benchmarks.herd --svg docs
 
 chaos: $(VENV)/.dev  ## Let 8 processes live through random faults for 3 minutes (SECONDS=…, SEED=…)
 	@$(BIN)/python tools/find_redis.py > /dev/null

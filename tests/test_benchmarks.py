@@ -5,11 +5,16 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 
+from benchmarks.harness import Options
+from benchmarks.herd.plan import QUICK, Plan
+from benchmarks.herd.runs import measure
+from benchmarks.herd.tables import table
 from tests.servers import running
 from tests.topologies import within
 
@@ -17,13 +22,13 @@ ROOT = Path(__file__).resolve().parents[1]
 FIGURES = ["reads", "notices", "reports", "waiters", "listeners"]
 
 
-def start(*arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "benchmarks", *arguments]
+def start(*arguments: str, module: str = "benchmarks") -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", module, *arguments]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    with running(start(*arguments)) as process:
+def run(*arguments: str, module: str = "benchmarks") -> subprocess.CompletedProcess[str]:
+    with running(start(*arguments, module=module)) as process:
         try:
             stdout, stderr = process.communicate(timeout=50)
         except subprocess.TimeoutExpired:
@@ -77,6 +82,33 @@ def test_in_a_quick_run_of_all_outages_nothing_of_ours_is_lost_in_the_end() -> N
         "limits that one did not know of in the end",
     ):
         assert ours[figure] == "0", said.stdout
+
+
+def test_in_a_quick_run_of_the_herd_every_call_is_made_and_every_request_is_accounted_for(tmp_path: Path) -> None:
+    strategies = ["retry-after", "released-at-once", "oracle"]
+    options = ["--quick", "--markdown", "--svg", str(tmp_path), "--upstream", "burst-50", "--strategy", *strategies]
+    said = run(*options, module="benchmarks.herd")
+    assert (said.returncode, said.stderr) == (0, ""), said
+    lines = [line.strip("| ").split(" | ") for line in said.stdout.splitlines() if line.startswith("| ")]
+    assert [line[0] for line in lines[2:]] == strategies
+    for _, made, requests, first_wave, late, *_ in lines[2:]:
+        assert made == "120 of 120"
+        assert int(requests) == 120 + int(first_wave) + int(late), said.stdout
+    assert [path.name for path in tmp_path.iterdir()] == ["herd-released-at-once.svg"]
+
+
+@pytest.mark.parametrize(
+    ("bound", "plan"),
+    [("requests", replace(QUICK, most_requests=80)), ("time", replace(QUICK, most_ideals=0, spare_seconds=1))],
+)
+def test_a_run_of_the_herd_that_hits_a_bound_ends_there_and_says_so(bound: str, plan: Plan) -> None:
+    # None of these needs a Redis.
+    stopped = measure(Options(url=""), plan, "burst-5", "retry-after")
+    assert stopped.stopped_by == bound
+    assert stopped.made < plan.calls
+    assert len(stopped.requests) <= plan.most_requests
+    assert stopped.wall_seconds < 2
+    assert f"stopped at 1 s ({bound})" in table([stopped], markdown=False)
 
 
 def test_an_interrupt_leaves_no_server_behind_not_even_one_that_stands_still() -> None:
