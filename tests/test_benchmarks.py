@@ -85,7 +85,7 @@ def test_in_a_quick_run_of_all_outages_nothing_of_ours_is_lost_in_the_end() -> N
 
 
 def test_in_a_quick_run_of_the_herd_every_call_is_made_and_every_request_is_accounted_for(tmp_path: Path) -> None:
-    strategies = ["retry-after", "released-at-once", "oracle"]
+    strategies = ["retry-after", "released-at-once", "paced", "oracle"]
     options = ["--quick", "--markdown", "--svg", str(tmp_path), "--upstream", "burst-50", "--strategy", *strategies]
     said = run(*options, module="benchmarks.herd")
     assert (said.returncode, said.stderr) == (0, ""), said
@@ -94,7 +94,7 @@ def test_in_a_quick_run_of_the_herd_every_call_is_made_and_every_request_is_acco
     for _, made, requests, first_wave, late, *_ in lines[2:]:
         assert made == "120 of 120"
         assert int(requests) == 120 + int(first_wave) + int(late), said.stdout
-    assert [path.name for path in tmp_path.iterdir()] == ["herd-released-at-once.svg"]
+    assert {path.name for path in tmp_path.iterdir()} == {"herd-released-at-once.svg", "herd-paced.svg"}
 
 
 @pytest.mark.parametrize(
