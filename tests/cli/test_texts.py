@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from rate_coordinator import ActiveLimit
+from rate_coordinator import ActiveLimit, PaceStatus, RateLimitEvent
 from rate_coordinator.cli import texts
 from rate_coordinator.cli.changes import as_fields, changes, line
 
@@ -86,3 +86,29 @@ def test_a_limit_that_was_cleared_and_set_anew_in_between_is_limited() -> None:
     (change,) = changes([limit("a", 20)], [limit("a", 10)], 0.0)
     assert change.kind == "limited"
     assert line(change).startswith("a limited: 10.0 s left, until ")
+
+
+def test_a_pace_is_written_with_what_is_known_of_it() -> None:
+    pace = PaceStatus(
+        backend="openai",
+        model="gpt",
+        rate=0.0,
+        ceiling=0.0,
+        forgets_seconds=899.96,
+        waiting=3,
+        admitted_per_second=0.0,
+        processes=1,
+        alone=False,
+    )
+    assert texts.pace_line(pace) == "openai/gpt: still to be learned; forgotten in 900.0 s"
+    learned = pace.model_copy(update={"rate": 48.53, "ceiling": 50.04})
+    assert texts.pace_line(learned) == ("openai/gpt: 48.5 calls per second, last refused at 50; forgotten in 900.0 s")
+
+
+@pytest.mark.parametrize(("rate", "said"), [(48.53, "48.5 calls per second"), (None, "forgotten")])
+def test_an_event_of_a_pace_says_what_was_learned(rate: float | None, said: str) -> None:
+    at = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    event = RateLimitEvent(
+        backend_type="openai", detected_at=at, suggested_wait_seconds=0.0, kind="pace", pace_rate=rate
+    )
+    assert texts.event_line(event).endswith(f"  pace    openai  {said}")
