@@ -44,7 +44,7 @@ def test_without_a_command_the_help_is_shown(real: Place) -> None:
 
 
 def test_wait_and_then_runs_what_waits_in_a_shell(real: Place) -> None:
-    do(real, "report", "claude", "1.2")
+    do(real, "report", "claude", "3")
     done = subprocess.run(
         ["/bin/sh", "-c", f"'{PROGRAM}' check claude; '{PROGRAM}' wait claude && '{PROGRAM}' check claude"],
         env=environment(real),
@@ -55,7 +55,7 @@ def test_wait_and_then_runs_what_waits_in_a_shell(real: Place) -> None:
     )
     assert done.returncode == 0
     before, after = done.stdout.splitlines()
-    assert 0 < float(before) <= 1.2
+    assert 0 < float(before) <= 3
     assert after == "0.000"
     assert done.stderr == ""
 

@@ -12,7 +12,7 @@ CTRL_C = "\x03"
 
 
 def test_wait_counts_down_and_removes_its_line_when_the_limit_lifts(real: Place) -> None:
-    do(real, "report", "claude", "2", "--job-id", "nightly")
+    do(real, "report", "claude", "4", "--job-id", "nightly")
     with on_terminal(real, "wait", "claude") as terminal:
         for left in ("2 s left", "1 s left"):
             terminal.output.until(f"claude: {left}, until ")
