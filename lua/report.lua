@@ -128,9 +128,8 @@ local function read_pace(state)
   local told = redis.pcall('HMGET', state.pace_key, 'form', 'epoch', 'forget_ms', 'resume_ms', 'pacing', 'pending',
     'mark_ms', 'win_start_ms', 'cross_ms', 'told_ms', 'lag_ms', 'grown_ms', 'sent', 'used', 'period_ms')
   if told.err or told[1] ~= PACE_FORM then
-    -- Of another type, or in another form: it is learned anew.
-    redis.call('DEL', state.pace_key)
-    -- Epochs grow for ever, also across paces that were forgotten.
+    -- There is none; or it is of another type, or in another form, and learned anew. Epochs grow for ever, also across
+    -- paces that were forgotten.
     return {is_new = true, epoch = now_ms, forget_ms = forget_after_ms, resume_ms = 0, mark_ms = -1, win_start_ms = 0,
       cross_ms = 0, told_ms = 0, lag_ms = 0, grown_ms = 0, sent = 0, used = 0, period_ms = 0}
   end
@@ -145,6 +144,10 @@ end
 
 local function write_pace(state)
   local s = state.pace
+  if s.is_first then
+    -- Whatever was there in another form.
+    redis.call('DEL', state.pace_key)
+  end
   redis.call('HSET', state.pace_key, 'resume_ms', text(s.resume_ms), 'limited_ms', text(s.limited_ms),
     'answer_ms', text(s.answer_ms), 'lag_ms', text(s.lag_ms), 'sent', text(s.sent), 'used', text(s.used))
   -- Stragglers of a refusal change nothing else.
@@ -185,8 +188,12 @@ end
 local function teach(state, wait_ms, pace_epoch, call_age_ms)
   local pace = state.pace or read_pace(state)
   if pace.is_new then
+    if pace_epoch == '' then
+      -- Whoever admits no calls keeps to no pace: none is begun for it.
+      return
+    end
     pace_epoch = pace.epoch
-    pace.is_new = nil
+    pace.is_new, pace.is_first = nil, true
   elseif pace_epoch == '' then
     -- Not admitted: sent before the last refusal was known, as far as can be told.
     local sent_ms = now_ms - (tonumber(call_age_ms) or 0)

@@ -9,10 +9,12 @@
 --       5 paces       zset    target -> when its pace is forgotten
 -- ARGV  1 new_epoch   random token, used if a new order of IDs has to begin
 --       2 run_id      of the server as the client knows it, or ""
--- returns {epoch, notice_id, now_ms, {target, resume_at_ms, cause, …}, {target, until_ms, …}}
+-- returns {epoch, notice_id, now_ms, {target, resume_at_ms, cause, …}, {target, until_ms, …}}: the paces that are
+--         remembered for longest, also those that have just been forgotten;
 --         cause is "" where it is not known
 
 local CAUSES_PER_READ = 500
+local MOST_PACES = 1000
 local FORMAT = 1
 
 local order_key, active_key, causes_key, events_key, paces_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
@@ -54,5 +56,6 @@ for first = 1, #active, 2 * CAUSES_PER_READ do
     limits[#limits + 1] = causes[position] or ''
   end
 end
-local paces = redis.call('ZRANGEBYSCORE', paces_key, '(' .. integer(now_ms), '+inf', 'WITHSCORES')
+-- Only the latest: whoever keeps more is not helped by a snapshot that takes seconds.
+local paces = redis.call('ZREVRANGE', paces_key, '0', integer(MOST_PACES - 1), 'WITHSCORES')
 return {epoch, notice_id, integer(now_ms), limits, paces}

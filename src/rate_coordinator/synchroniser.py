@@ -27,6 +27,8 @@ from rate_coordinator.waiters import Waiters
 logger = logging.getLogger(__name__)
 
 EVENTS_PER_PAGE = 1000
+MOST_PACES_TOLD = 1000
+"""How many paces a snapshot tells at most: those that are remembered for longest."""
 SNAPSHOTS_PER_REFRESH = 5
 RESTORE_SPREAD_SECONDS = 1.0
 """Over how long the processes of a fleet spread the putting back of limits."""
@@ -110,7 +112,8 @@ class Synchroniser:
             self.resyncs += 1
             self._waiters.changed(changed)
             self._paces.replace(
-                {target: received_at + (until_ms - snapshot.now_ms) / 1000 for target, until_ms in snapshot.paces}
+                {target: received_at + (until_ms - snapshot.now_ms) / 1000 for target, until_ms in snapshot.paces},
+                complete=len(snapshot.paces) < MOST_PACES_TOLD,
             )
             self._dispenser.changed(changed)
             if known_epoch is not None:

@@ -114,9 +114,9 @@ class Paces:
         if known is not None:
             self._put(target, known._replace(forgotten_at=0.0))
 
-    def replace(self, told: dict[Target, float]) -> None:
-        """Take in which paces Redis remembers: until when, on this process's clock."""
-        for target in [target for target in self._paces if target not in told]:
+    def replace(self, told: dict[Target, float], *, complete: bool) -> None:
+        """Take in which paces Redis remembers: until when, on this process's clock; and whether these are all."""
+        for target in [target for target in self._paces if complete and target not in told]:
             self.forget(target)
         for target, forgotten_at in told.items():
             self._put(target, self._paces.get(target, Pace(0.0))._replace(forgotten_at=forgotten_at))

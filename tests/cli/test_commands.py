@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import datetime
 
 import pytest
 import redis
 
+from rate_coordinator import RateLimitCoordinator
 from tests.cli.programs import Cli
+from tests.conftest import Place
 
 
 def is_time_with_zone(text: str) -> bool:
@@ -83,12 +86,11 @@ def test_status_says_when_nothing_is_limited(cli: Cli) -> None:
 def test_status_shows_a_row_for_each_limit_with_its_reporter(cli: Cli) -> None:
     cli("report", "openai", "30", "--job-id", "nightly", "--sheet", "7", "--reason", "overloaded")
     cli("report", "claude", "60", "--model", "[bold]x[/bold]")
-    head, _, first, second, pace = cli("status").out.splitlines()
+    head, _, first, second = cli("status").out.splitlines()
     assert head.split() == ["target", "left", "resumes", "reported", "by", "reason"]
     assert first.startswith("claude/[bold]x[/bold]")
     assert "██████████" in first
     assert second.startswith("openai")
-    assert pace.startswith("claude/[bold]x[/bold]: still to be learned; forgotten in 9"), "overloaded teaches none"
     assert ", job nightly, sheet 7 " in second
     assert "overloaded" in second
 
@@ -104,16 +106,7 @@ def test_status_as_json_has_its_documented_fields(cli: Cli) -> None:
     cli("report", "openai", "30", "--job-id", "j")
     told = cli("--json", "status").json
     (limit,) = told.pop("limits")
-    (pace,) = told.pop("paces")
-    assert 890 < pace.pop("forgets_seconds") <= 930
-    assert pace == {
-        "target": "openai",
-        "backend": "openai",
-        "model": None,
-        "rate": None,
-        "ceiling": None,
-        "processes": 1,
-    }
+    assert told.pop("paces") == []
     assert told == {"address": cli.place.url, "namespace": cli.place.namespace}
     assert 29 < limit.pop("seconds_remaining") <= 30
     assert is_time_with_zone(limit.pop("resume_at"))
@@ -324,9 +317,16 @@ def test_wait_gives_up_with_75_and_one_line_when_the_limit_outlasts_the_timeout(
     assert told["seconds_remaining"] > 29
 
 
+async def refuse_a_call(place: Place) -> None:
+    """Begin a pace."""
+    coordinator = RateLimitCoordinator.from_url(place.url, place.namespace)
+    async with coordinator, coordinator.admit("openai", "gpt") as call:
+        await call.limited(0.05)
+
+
 def test_a_pace_is_shown_and_forgotten(cli: Cli) -> None:
     assert cli("pace", "openai").out == "openai: no pace is remembered: every call may go at once\n"
-    cli("report", "openai", "0.05", "--model", "gpt")
+    asyncio.run(refuse_a_call(cli.place))
     assert cli("pace", "openai", "--json").json == {
         "target": "openai",
         "backend": "openai",
@@ -336,7 +336,11 @@ def test_a_pace_is_shown_and_forgotten(cli: Cli) -> None:
     told = cli("pace", "openai", "--model", "gpt", "--json").json
     assert (told["target"], told["pace"]["target"], told["pace"]["processes"]) == ("openai/gpt", "openai/gpt", 1)
     assert 890 < told["pace"]["forgets_seconds"] < 901
+    assert told["pace"].keys() == {
+        *("target", "backend", "model", "rate", "ceiling", "forgets_seconds", "processes"),
+    }
     assert cli("pace", "openai", "--model", "gpt").out.startswith("openai/gpt: ")
+    assert cli("status").out.splitlines()[-1].startswith("openai/gpt: ")
     assert [pace["target"] for pace in cli("status", "--json").json["paces"]] == ["openai/gpt"]
     assert cli("pace", "openai", "--model", "gpt", "--forget").out == "openai/gpt: forgotten\n"
     assert not cli("pace", "openai", "--model", "gpt", "--forget", "--json").json["forgotten"]

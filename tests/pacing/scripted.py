@@ -295,6 +295,8 @@ class Pure:
         now_ms, state = self.redis.time_ms, self.state
         if wait_ms == 0 or epoch == -1:
             return
+        if state is None and epoch is None:
+            return
         if state is None:
             state = PaceState(epoch=now_ms, forget_ms=self.forget_ms)
             epoch = now_ms

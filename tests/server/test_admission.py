@@ -449,3 +449,34 @@ async def test_the_pace_is_remembered_for_as_long_as_a_straggler_is_told_to_wait
     assert left_ms > 1_899_000
     (pace,) = (await make()).health.paces
     assert pace.forgets_seconds > 1899
+
+
+async def test_who_only_reports_begins_no_pace_but_one_that_is_kept_learns_from_the_report(
+    place: Place, make: Make
+) -> None:
+    coordinator = await make()
+    await coordinator.report_rate_limit("openai", 0.05)
+    await coordinator.wait_until_clear("openai")
+    assert await coordinator.pace("openai") is None
+    await learn_a_pace(coordinator, wait_seconds=0.05)
+    await admitted(coordinator, 1)
+    before = coordinator._engine.paces.get(Target("openai"))
+    await coordinator.report_rate_limit("openai", 0.05)
+    await admitted(coordinator, 1)
+    after = coordinator._engine.paces.get(Target("openai"))
+    assert before
+    assert after
+    assert after.epoch == before.epoch + 1
+
+
+async def test_of_very_many_paces_a_snapshot_tells_those_that_are_remembered_for_longest(
+    real: Place, make: Make, admin: redis.Redis
+) -> None:
+    """P43."""
+    coordinator = await make(resync_interval=1000)
+    await learn_a_pace(coordinator)
+    later_ms = time.time() * 1000 + 10_000_000
+    admin.zadd(real.keys.paces, {f"b{number}": later_ms + number for number in range(3000)})
+    await coordinator.refresh()
+    told = {pace.backend for pace in coordinator.health.paces}
+    assert told == {"openai", *(f"b{number}" for number in range(2000, 3000))}

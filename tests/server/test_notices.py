@@ -283,7 +283,6 @@ async def test_a_plain_client_can_read_notices(real: Place, make: Make, admin: r
         "now_ms": told["now_ms"],
         "resume_at_ms": told["now_ms"] + 12_500,
         "wait_ms": 12_500,
-        "pace_until_ms": told["now_ms"] + 12_500 + 900_000,
         "backend": "claude",
         "model": None,
         "job_id": "jöb",
