@@ -73,6 +73,8 @@ class Expect:
     """A call on its way may be carried out so much later, unshortened: the server had it and slept on it."""
     heals: bool = False
     """Whether the coordinator gets over it before anything else happens."""
+    brief: bool = False
+    """Whether it passes by itself, perhaps before the test looks whether it lasts."""
     warnings: int | None = None
     """How many warnings there are at most; exactly one if health shows it and none otherwise, if left out."""
 
@@ -393,6 +395,8 @@ class Trial:
         undelivered = [made for made in self.made if not made.result.delivered]
         if expect.heals:
             assert undelivered == []
+        elif expect.degraded and expect.brief and health.state == "connected":
+            assert health.degraded_seconds == 0.0
         elif expect.degraded:
             assert health.state == "degraded"
             assert expect.lasts - 0.1 <= health.degraded_seconds <= since
