@@ -20,6 +20,11 @@ AS_SHIPPED = "processes"
 
 def check(name: str, way: str, seed: int) -> None:
     scenario, outcome = SCENARIOS[name], run(name, way, seed)
+    print(
+        f"\n{name:<40} {way:<10} seed {seed}  time {outcome.time / scenario.ideal_seconds:.3f} of the ideal "
+        f"(bound {scenario.time_bound:g})  late {outcome.late} of {outcome.sent}, {outcome.late / outcome.sent:.2%}",
+        end="",
+    )
 
     assert outcome.done == scenario.calls
     assert outcome.late <= max(LATE_COUNT, scenario.late_share * outcome.sent)

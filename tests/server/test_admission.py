@@ -421,7 +421,6 @@ async def test_a_process_that_is_killed_takes_no_more_turns_with_it_than_it_was_
     ):
         await learn_a_pace(coordinator, wait_seconds=0.5)
         demanding = asyncio.create_task(doomed.do("demand", "openai", 50, 30.0))
-        await eventually(lambda: coordinator._engine.store.keys.pace(Target("openai")))
         turns: Any = own_server.admin
         await eventually(lambda: turns.zcard(coordinator._engine.keys.turns(Target("openai"))) > 0)
         doomed.signal(signal.SIGKILL)
