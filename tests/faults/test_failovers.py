@@ -43,6 +43,8 @@ def in_step(master: RedisServer, replicas: int) -> None:
 
 # Another server process answers: what it may lack is looked for, and put back with a second warning.
 TAKEN_OVER = Expect(says=ANYTHING, lasts=0.2, within=10.0, warnings=2, stalls=3.0)
+# It may be in charge for another moment, in its own eyes, and be heard until it learns better.
+WOKEN = replace(TAKEN_OVER, relapses=1)
 
 
 async def test_a_master_behind_sentinels_that_is_killed(trio: SentinelTrio) -> None:
@@ -72,7 +74,7 @@ async def test_a_master_behind_sentinels_that_stands_still_and_is_woken(trio: Se
             given.server = await asyncio.to_thread(trio.successor_of, old)
             old.resume()
 
-        await given.survive("Sentinel: master stopped and woken", pause, taken_over, TAKEN_OVER)
+        await given.survive("Sentinel: master stopped and woken", pause, taken_over, WOKEN)
 
 
 async def test_a_fail_over_that_an_operator_orders(trio: SentinelTrio) -> None:
@@ -118,7 +120,7 @@ async def test_a_node_of_a_cluster_that_stands_still_and_is_woken(cluster: Clust
             given.server = await asyncio.to_thread(cluster.successor_of, old, KEY)
             old.resume()
 
-        await given.survive(f"Cluster ({kind(cluster)}): node stopped and woken", pause, taken_over, TAKEN_OVER)
+        await given.survive(f"Cluster ({kind(cluster)}): node stopped and woken", pause, taken_over, WOKEN)
 
 
 async def test_a_slot_that_moves(cluster: Cluster) -> None:
