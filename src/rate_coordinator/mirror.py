@@ -395,7 +395,8 @@ class Mirror:
         told_again = known is not None and known.id == told.id and known.resume_at_ms == told.resume_at_ms
         # Told again: either time on the way only made it look later, or the server's clock was stepped since.
         if told_again and known and (known.generation != self.clock.generation or known.deadline <= deadline):
-            if known.details is None and told.details is not None:
+            if told.details is not None:
+                # Redis tells exactly what a reply to a call that was sent twice leaves open.
                 self._limits[told.target] = known._replace(wait_ms=told.wait_ms, details=told.details)
             return set()
         details = told.details or (known.details if known and known.id == told.id else None)

@@ -322,7 +322,7 @@ class Outbox:
                 details = report.details(self._reporter, sent)
             if own and again:
                 # Which sending was carried out is not known, and the first was shortened by less than this one.
-                wait_ms, details = report.wait.wait_ms, None
+                wait_ms = report.wait.wait_ms
             limit = SnapshotLimit(report.target, answer.resume_at_ms, answer.cause_id, wait_ms, details)
             told = (reply.epoch, limit, reply.now_ms, reply.received_at)
             self._changed(self._mirror.learn(*told, again=again, run_id=reply.run_id))

@@ -9,6 +9,7 @@ from uuid import uuid4
 import pytest
 
 from rate_coordinator import CoordinatorUnavailable, RateLimitCoordinator
+from rate_coordinator.mirror import Mirror
 from rate_coordinator.replies import Reply, ReportReply, WireReport
 from rate_coordinator.store import Store
 
@@ -55,6 +56,31 @@ async def test_a_reply_that_comes_again_does_not_bring_back_what_was_cleared_mea
         assert attempts == 2
         assert [event.kind for event in await reporter.events()] == ["clear", "report"], "it was applied once"
         assert await reporter.is_rate_limited("openai") == (False, 0.0)
+
+
+async def test_a_reply_that_comes_again_tells_all_that_is_known_of_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """P29: a server that takes over and lacks the limit is told who was limited, and at what."""
+    attempts = 0
+    report = Store.report
+
+    async def lose_the_first_reply(
+        store: Store, number: int, reports: list[WireReport]
+    ) -> tuple[Reply, list[ReportReply]]:
+        nonlocal attempts
+        attempts += 1
+        reply = await report(store, number, reports)
+        if attempts == 1:
+            raise CoordinatorUnavailable("the reply is lost")
+        return reply
+
+    monkeypatch.setattr(Store, "report", lose_the_first_reply)
+    monkeypatch.setattr(Mirror, "apply", lambda *_: set())
+    async with RateLimitCoordinator.from_url("memory://") as coordinator:
+        await coordinator.report_rate_limit("openai", 30.0, "job", 7, reason="overloaded")
+        (limit,) = coordinator.limits
+
+    assert attempts == 2
+    assert (limit.job_id, limit.sheet_num, limit.reason) == ("job", 7, "overloaded")
 
 
 async def test_a_report_that_the_server_slept_on_holds_its_reporter_as_long_as_everyone_else(
