@@ -126,20 +126,23 @@ end
 -- Of what turns.lua keeps of a pace, just what a refusal needs and changes.
 local function read_pace(state)
   local told = redis.pcall('HMGET', state.pace_key, 'form', 'epoch', 'forget_ms', 'resume_ms', 'pacing', 'pending',
-    'mark_ms', 'win_start_ms', 'cross_ms', 'told_ms', 'lag_ms', 'grown_ms', 'sent', 'used', 'period_ms')
+    'mark_ms', 'win_start_ms', 'cross_ms', 'told_ms', 'lag_ms', 'grown_ms', 'sent', 'used', 'period_ms', 'probing',
+    'gate', 'probe_ms', 'next_free_ms')
   if told.err or told[1] ~= PACE_FORM then
     -- There is none; or it is of another type, or in another form, and learned anew. Epochs grow for ever, also across
     -- paces that were forgotten.
     return {is_new = true, epoch = now_ms, forget_ms = forget_after_ms, resume_ms = 0, mark_ms = -1, win_start_ms = 0,
-      cross_ms = 0, told_ms = 0, lag_ms = 0, grown_ms = 0, sent = 0, used = 0, period_ms = 0}
+      cross_ms = 0, told_ms = 0, lag_ms = 0, grown_ms = 0, sent = 0, used = 0, period_ms = 0, probe_ms = 0,
+      next_free_ms = 0}
   end
   local number = {}
-  for position = 2, 15 do
+  for position = 2, 19 do
     number[position] = tonumber(told[position] or 0)
   end
   return {epoch = number[2], forget_ms = number[3], resume_ms = number[4], pacing = number[5] == 1,
     pending = number[6] == 1, mark_ms = number[7], win_start_ms = number[8], cross_ms = number[9], told_ms = number[10],
-    lag_ms = number[11], grown_ms = number[12], sent = number[13], used = number[14], period_ms = number[15]}
+    lag_ms = number[11], grown_ms = number[12], sent = number[13], used = number[14], period_ms = number[15],
+    probing = number[16] == 1, gate = number[17] == 1, probe_ms = number[18], next_free_ms = number[19]}
 end
 
 local function write_pace(state)
@@ -155,6 +158,9 @@ local function write_pace(state)
     redis.call('HSET', state.pace_key, 'form', PACE_FORM, 'epoch', text(s.epoch), 'forget_ms', text(s.forget_ms),
       'pending', s.pending and '1' or '0', 'mark_ms', text(s.mark_ms), 'win_start_ms', text(s.win_start_ms),
       'cross_ms', text(s.cross_ms), 'told_ms', text(s.told_ms), 'grown_ms', text(s.grown_ms))
+  end
+  if s.freed then
+    redis.call('HSET', state.pace_key, 'gate', '1', 'next_free_ms', text(s.next_free_ms))
   end
   local until_ms = math.max(s.limited_ms, s.resume_ms) + math.max(s.forget_ms, 2 * s.period_ms)
   redis.call('PEXPIREAT', state.pace_key, integer(until_ms))
@@ -177,6 +183,9 @@ local function limited(s, wait_ms, pace_epoch)
       s.lag_ms = math.max(s.lag_ms, now_ms - s.cross_ms)
     end
     return
+  end
+  if s.probing and not s.gate then
+    s.freed, s.gate, s.next_free_ms = true, true, math.max(s.resume_ms, math.min(s.probe_ms, s.next_free_ms))
   end
   s.epoch, s.pending = s.epoch + 1, true
   s.cross_ms, s.told_ms = now_ms, wait_ms

@@ -21,19 +21,21 @@
 --      10 max_events       integer > 0, approximate length of the stream
 --      11 target           encoded
 --      12 names            members of a JSON object: backend and model
--- returns {epoch, granted, first_ms, spacing_ms, rate, ceiling, forgets_ms, processes}; with none granted, it is worth
---         asking again in first_ms. false where there is no pace: everybody may go
+-- returns {epoch, granted, first_ms, spacing_ms, rate, ceiling, forgets_ms, processes, probe_ms}; with none granted, it
+--         is worth asking again in first_ms; probe_ms is 0 but for a turn that is a probe (see probe.lua). false where
+--         there is no pace: everybody may go
 
 local PACE_FORM = '1'
 local PACE_FIELDS = {
-  'epoch', 'forget_ms', 'resume_ms', 'limited_ms', 'pacing', 'pending', 'gate', 'paced', 'searching', 'base',
-  'ceiling', 'tau_ms', 'plateau_ms', 'grown_ms', 'next_free_ms', 'last_ms', 'mark_ms', 'start_ms', 'sent',
-  'served', 'answer_ms', 'cross_ms', 'cross_rate', 'told_ms', 'lag_ms', 'misses', 'lower', 'burst', 'burst_ms',
-  'budget', 'used', 'win_start_ms', 'period_ms', 'confirmed', 'over', 'skipped', 'prev_told_ms', 'prev_into_ms',
-  'guess_ms',
+  'epoch', 'forget_ms', 'resume_ms', 'limited_ms', 'pacing', 'pending', 'gate', 'probing', 'probe_ms', 'tried_ms',
+  'paced', 'searching', 'base', 'ceiling', 'tau_ms', 'plateau_ms', 'grown_ms', 'next_free_ms', 'last_ms', 'mark_ms',
+  'start_ms', 'sent', 'served', 'answer_ms', 'cross_ms', 'cross_rate', 'told_ms', 'lag_ms', 'misses', 'lower', 'burst',
+  'burst_ms', 'budget', 'used', 'win_start_ms', 'period_ms', 'confirmed', 'over', 'skipped', 'prev_told_ms',
+  'prev_into_ms', 'guess_ms',
 }
 local IS_FLAG = {
-  pacing = true, pending = true, gate = true, paced = true, searching = true, confirmed = true, over = true,
+  pacing = true, pending = true, gate = true, probing = true, paced = true, searching = true, confirmed = true,
+  over = true,
 }
 
 -- As in pacestate.py.
@@ -44,10 +46,13 @@ local BEYOND_TAU_MS = 6000
 local CATCH_UP_MS = 50
 local CUT = 0.97
 local IDLE_WEIGHT = 10
+local LONG_STOP_MS = 60000
 local PLATEAU_CALLS = 300
 local PLATEAU_CALLS_MIN = 40
 local PLATEAU_MIN_MS = 4000
 local PLATEAU_STOPS = 25
+local PROBE_LEASE_MS = 4000
+local PROBE_PATIENCE_MS = 6000
 local QUIET_MS = 1000
 local SEARCH_CALLS = 40
 local SEARCH_FROM = 150
@@ -236,6 +241,7 @@ local function learn(s)
   local first_ever = not s.pacing
   s.cross_rate = first_ever and 0 or rate(s)
   s.gate = first_ever or s.misses > 0 or s.told_ms > WINDOW_WAIT_MS
+  s.probing = first_ever or s.misses > 0 or (s.told_ms >= LONG_STOP_MS and not s.confirmed)
   s.pending, s.pacing = false, true
   s.next_free_ms, s.last_ms = s.resume_ms, s.resume_ms
   local into = s.cross_ms - s.win_start_ms
@@ -246,7 +252,7 @@ local function learn(s)
   elseif s.sent <= 0 or (s.budget > 0 and s.used <= 0) then
     s.next_free_ms = s.resume_ms + min(s.told_ms * s.misses, 60000)
     s.last_ms = s.next_free_ms
-    s.misses, s.gate, s.sent = s.misses + 1, true, max(0, s.sent)
+    s.misses, s.gate, s.probing, s.sent = s.misses + 1, true, true, max(0, s.sent)
     if s.budget > 0 and s.used <= 0 then
       s.win_start_ms = s.resume_ms
     end
@@ -318,6 +324,30 @@ local function tick(s, now_ms)
   s.last_ms = max(s.last_ms, now_ms)
 end
 
+local function is_out(s)
+  return s.probing and not s.gate
+end
+
+local function free(s)
+  s.gate, s.next_free_ms = true, max(s.resume_ms, min(s.probe_ms, s.next_free_ms))
+end
+
+local function open(s, now_ms)
+  s.probing = false
+  s.start_ms = max(now_ms, s.start_ms)
+  s.next_free_ms, s.last_ms = s.start_ms, s.start_ms
+end
+
+local function lapse(s, now_ms)
+  if is_out(s) and now_ms >= s.next_free_ms then
+    if now_ms - max(s.probe_ms, s.resume_ms) >= PROBE_PATIENCE_MS then
+      open(s, now_ms)
+    else
+      free(s)
+    end
+  end
+end
+
 local function take(s, now_ms, wanted, horizon_ms)
   local resume_ms = s.pending and max(s.resume_ms, s.cross_ms + gate_ms(s)) or s.resume_ms
   if now_ms < resume_ms then
@@ -326,10 +356,14 @@ local function take(s, now_ms, wanted, horizon_ms)
   if s.pending and not s.pacing and s.sent > 2 * s.served and now_ms < s.answer_ms + QUIET_MS then
     return s.answer_ms + QUIET_MS - now_ms, 0, 0
   end
+  if is_out(s) and now_ms < s.next_free_ms then
+    return s.next_free_ms - now_ms, 0, 0
+  end
   if s.pending then
     s.resume_ms = resume_ms
     learn(s)
   end
+  lapse(s, now_ms)
   begin_window(s, now_ms)
   if wanted > 0 then
     tick(s, now_ms)
@@ -345,8 +379,11 @@ local function take(s, now_ms, wanted, horizon_ms)
   end
   if s.gate and count > 0 then
     count, s.gate = 1, false
-    s.start_ms = first_ms + max(spacing_ms, gate_ms(s))
+    s.start_ms = first_ms + max(spacing_ms, s.probing and 0 or gate_ms(s))
     s.next_free_ms = s.start_ms
+    if s.probing then
+      s.probe_ms, s.next_free_ms = max(first_ms, s.probe_ms + 1), first_ms + PROBE_LEASE_MS
+    end
   else
     s.next_free_ms = due_ms + count * spacing_ms
   end
@@ -359,7 +396,9 @@ local function give_back(s, count, epoch)
     return
   end
   s.sent, s.used = max(0, s.sent - count), max(0, s.used - count)
-  if s.pacing and not s.pending then
+  if count > 0 and is_out(s) and not s.pending then
+    free(s)
+  elseif s.pacing and not s.pending then
     s.next_free_ms = max(s.resume_ms, s.next_free_ms - count * 1000 / rate(s))
   end
 end
@@ -412,6 +451,10 @@ if wanted > 0 then
     local last = redis.call('ZREVRANGE', turns_key, '0', '0', 'WITHSCORES')
     asks_at = math.max(now_ms + math.max(1, first_ms - horizon_ms / 2), (tonumber(last[2]) or 0) + spacing_ms)
     first_ms = asks_at - now_ms
+    if is_out(pace) then
+      -- What becomes of the probe is told to all at once, and then nobody stands behind those who were told a later time.
+      asks_at = now_ms
+    end
   end
   redis.call('ZADD', turns_key, integer(asks_at), client)
   redis.call('PEXPIRE', turns_key, integer(TURNS_TTL_MS))
@@ -444,4 +487,5 @@ end
 
 local processes = math.max(1, redis.call('ZCARD', turns_key))
 return {integer(pace.epoch), integer(granted), string.format('%.17g', first_ms), string.format('%.17g', spacing_ms),
-  rate_now, ceiling, integer(until_ms - now_ms), integer(processes)}
+  rate_now, ceiling, integer(until_ms - now_ms), integer(processes),
+  integer(granted > 0 and is_out(pace) and pace.probe_ms or 0)}

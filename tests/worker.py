@@ -132,6 +132,18 @@ class Commands:
         await asyncio.gather(*(keep_calling() for _ in range(tasks)))
         return admitted
 
+    async def hold_a_call(self, backend: str) -> bool:
+        """Let a call be admitted that never ends."""
+        admitted = asyncio.Event()
+
+        async def call() -> None:
+            async with self._coordinator.admit(backend):
+                admitted.set()
+                await asyncio.get_running_loop().create_future()
+
+        self._calling = asyncio.create_task(call())
+        return await admitted.wait()
+
     async def storm(self, count: int) -> int:
         """Report one after the other, each longer than the last."""
         for number in range(count):

@@ -7,19 +7,34 @@ import itertools
 import math
 from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import ParamSpec, Protocol, Self, TypeVar
+from typing import NamedTuple, ParamSpec, Protocol, Self, TypeVar
 
 from rate_coordinator import clock
 from rate_coordinator.dispenser import Dispenser
 from rate_coordinator.errors import CoordinatorMisuse, RateLimited
-from rate_coordinator.mirror import Mirror
+from rate_coordinator.mirror import Limit, Mirror
 from rate_coordinator.models import Reason, ReportResult
+from rate_coordinator.prober import RETRY_SECONDS, Prober
+from rate_coordinator.probes import Probe
+from rate_coordinator.replies import TEACHES_NOTHING
 from rate_coordinator.targets import Target
-from rate_coordinator.turns import Paces
+from rate_coordinator.turns import Paces, Turn
 from rate_coordinator.waiters import Waiters
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+class Entry(NamedTuple):
+    """Leave to make one call."""
+
+    epoch: int
+    """What it is admitted under; 0 while nothing is known."""
+    probes: tuple[Probe, ...] = ()
+    """Whether it finds out for the fleet if a target is open: the model, the backend or both."""
+
+
+FREE = Entry(0)
 
 
 class Report(Protocol):
@@ -40,6 +55,7 @@ class Gate:
         paces: Says where a pace has to be kept.
         waiters: Hold calls until their target is clear.
         dispenser: Has the turns.
+        prober: Has the probes.
         ready: Makes sure that the coordinator is started.
         report: Sends a report.
     """
@@ -50,6 +66,7 @@ class Gate:
         paces: Paces,
         waiters: Waiters,
         dispenser: Dispenser,
+        prober: Prober,
         ready: Callable[[], Awaitable[None]],
         report: Report,
     ) -> None:
@@ -61,48 +78,99 @@ class Gate:
         self._paces = paces
         self._waiters = waiters
         self._dispenser = dispenser
+        self._prober = prober
         self._order = itertools.count()
 
-    async def enter(self, target: Target, priority: float, gives_up_at: float | None) -> int:
-        """Wait until a call may go; return the epoch that it is admitted under.
+    async def enter(self, target: Target, priority: float, gives_up_at: float | None) -> Entry:
+        """Wait until a call may go.
 
         Raises:
             LimitWaitTimeout: It may not go in time; raised at once when that is known.
         """
         if not self._paces.forgotten_at and self._mirror.lifts_at(target) <= clock.now():
             # Nobody has been refused: what is left of it all is a look-up.
-            return 0
+            return FREE
         order = next(self._order)
-        paced = [target] if target.model is None else [target, Target(target.backend)]
-        held = False
+        scope = [target] if target.model is None else [target, Target(target.backend)]
+        avoided = False
         while True:
-            if self._mirror.lifts_at(target) > clock.now():
-                self.avoided += not held
-                held = True
-                await self._waiters.wait([target], gives_up_at)
-            epochs: dict[Target, int] = {}
+            probes: list[Probe] = []
+            turns: dict[Target, Turn] = {}
             try:
-                for one in paced:
-                    if self._paces.remembered(one, clock.now()):
-                        epochs[one] = await self._dispenser.turn(one, priority, order, gives_up_at)
+                if self._mirror.lifts_at(target) > clock.now():
+                    self.avoided += not avoided
+                    avoided = True
+                    probes = await self._hold(target, scope, gives_up_at)
+                tried = {probe.target for probe in probes}
+                for one in scope:
+                    if one not in tried and self._paces.remembered(one, clock.now()):
+                        turns[one] = await self._dispenser.turn(one, priority, order, gives_up_at)
             except BaseException:
-                self._give_back(epochs)
+                self._give_back(turns, probes)
                 raise
             # A limit may have come between the turn and this moment; it is waited for in the old place of the queue.
-            if self._mirror.lifts_at(target) <= clock.now():
-                known = self._paces.get(target)
-                return epochs.get(target, known.epoch if known else 0)
-            self._give_back(epochs)
+            if all(one in tried or self._mirror.deadline(one) <= clock.now() for one in scope):
+                return self._entry(target, turns, probes)
+            self._give_back(turns, probes)
 
-    def served(self, target: Target) -> None:
-        """A call was served."""
+    async def leave(self, target: Target, entry: Entry, *, served: bool) -> None:
+        """A call has ended: it was served, or nothing is known of it."""
+        if not served:
+            for probe in entry.probes:
+                self._prober.give_back(probe, retry_seconds=RETRY_SECONDS)
+            return
         self._dispenser.served(target)
         if target.model is not None:
             self._dispenser.served(Target(target.backend))
+        for probe in entry.probes:
+            await self._prober.served(probe)
 
-    def _give_back(self, epochs: dict[Target, int]) -> None:
-        for target, epoch in epochs.items():
-            self._dispenser.give_back(target, epoch)
+    def refused(self, entry: Entry) -> None:
+        """A call was refused, which has been reported."""
+        for probe in entry.probes:
+            self._prober.refused(probe)
+
+    async def _hold(self, target: Target, scope: list[Target], gives_up_at: float | None) -> list[Probe]:
+        """Wait until a target is clear; return the probes of a call that goes before."""
+        known: dict[Target, Limit] = {}
+        while self._mirror.lifts_at(target) > (now := clock.now()):
+            blocking = [one for one in scope if self._mirror.deadline(one) > now]
+            known |= {one: limit for one in blocking if (limit := self._mirror.limit(one)) is not None}
+            tries_at = max(self._prober.tries_at(one) for one in blocking)
+            if tries_at > now:
+                # A limit that is set meanwhile is tried no sooner than so long after.
+                most = min(tries_at - now, self._prober.verify_every or math.inf)
+                await self._prober.pause(blocking, most, self._waiters.wait([target], gives_up_at))
+            elif probes := await self._prober.verify(blocking):
+                return probes
+        for one, limit in known.items():
+            # One that was cleared before its time is open to everyone.
+            if limit.deadline <= clock.now() and not self._taught(one, limit):
+                await self._prober.opens(one, limit)
+        return []
+
+    def _taught(self, target: Target, limit: Limit) -> bool:
+        """Tell whether a limit's refusal is known to the target's pace, which then opens by itself."""
+        told = limit.details
+        teaches = told is not None and told.reason == "rate_limit" and not told.late_ms and told.restores is None
+        return teaches and self._paces.remembered(target, clock.now())
+
+    def _entry(self, target: Target, turns: dict[Target, Turn], probes: list[Probe]) -> Entry:
+        known = self._paces.get(target)
+        epoch = turns[target].epoch if target in turns else known.epoch if known else 0
+        if probes:
+            # What a call is told that goes during the limit is no refusal of the pace.
+            epoch = TEACHES_NOTHING
+        probes = probes + [Probe(one, turn.epoch, turn.probe_ms) for one, turn in turns.items() if turn.probe_ms]
+        for probe in probes:
+            self._prober.hold(probe)
+        return Entry(epoch, tuple(probes))
+
+    def _give_back(self, turns: dict[Target, Turn], probes: list[Probe]) -> None:
+        for target, turn in turns.items():
+            self._dispenser.give_back(target, turn)
+        for probe in probes:
+            self._prober.give_back(probe, retry_seconds=0.0)
 
 
 class Admission:
@@ -119,17 +187,17 @@ class Admission:
         self._target = target
         self._priority = priority
         self._timeout = timeout
-        self._epoch: int | None = None
+        self._entry: Entry | None = None
         self._refused = False
 
     async def __aenter__(self) -> Self:
         """Wait until the call may be made."""
-        if self._epoch is not None:
+        if self._entry is not None:
             raise CoordinatorMisuse("an admission is good for one call: admit each one anew")
         began = clock.now()
         await self._gate.ready()
         gives_up_at = None if self._timeout is None else began + self._timeout
-        self._epoch = await self._gate.enter(self._target, self._priority, gives_up_at)
+        self._entry = await self._gate.enter(self._target, self._priority, gives_up_at)
         self.waited_seconds = clock.now() - began
         return self
 
@@ -139,8 +207,8 @@ class Admission:
         """Say how the call went."""
         if isinstance(error, RateLimited) and not self._refused:
             await self.limited(error.wait_seconds, reason=error.reason)
-        elif error is None and not self._refused:
-            self._gate.served(self._target)
+        elif self._entry is not None and not self._refused:
+            await self._gate.leave(self._target, self._entry, served=error is None)
 
     async def limited(
         self,
@@ -165,10 +233,13 @@ class Admission:
             ValueError: An argument cannot be used.
             CoordinatorMisuse: The call has not been admitted yet, or the coordinator is closed.
         """
-        if self._epoch is None:
+        if self._entry is None:
             raise CoordinatorMisuse("a call can be refused only after it was admitted: use 'async with'")
         self._refused = True
-        return await self._gate.report(self._target, wait_seconds, job_id, sheet_num, reason, self._epoch)
+        try:
+            return await self._gate.report(self._target, wait_seconds, job_id, sheet_num, reason, self._entry.epoch)
+        finally:
+            self._gate.refused(self._entry)
 
 
 async def call(

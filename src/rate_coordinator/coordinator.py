@@ -81,6 +81,7 @@ class RateLimitCoordinator(Calls):
         notice_buffer: int = 1024,
         max_buffered_reports: int = 10_000,
         forget_after: float = 900.0,
+        verify_every: float = 900.0,
         reporter: str | None = None,
     ) -> Self:
         """Make a coordinator. Nothing is connected yet.
@@ -104,6 +105,8 @@ class RateLimitCoordinator(Calls):
             notice_buffer: Notices that are kept for each slow consumer before the oldest are dropped.
             max_buffered_reports: Reports that are kept while Redis is away.
             forget_after: After so long without a refusal, in seconds, the pace of a target is forgotten.
+            verify_every: A limit that lasts longer than this, in seconds, or that was cut to the cap, is tried so often
+                by one call of the whole fleet that waits in ``admit``; 0 tries none.
             reporter: The name under which this coordinator appears in events; ``<host>:<process ID>`` if left out.
 
         Raises:
@@ -124,6 +127,7 @@ class RateLimitCoordinator(Calls):
             notice_buffer=notice_buffer,
             max_buffered_reports=max_buffered_reports,
             forget_after=forget_after,
+            verify_every=verify_every,
             reporter=default_reporter() if reporter is None else reporter,
         )
         endpoint = Endpoint.from_url(

@@ -20,7 +20,7 @@ from rate_coordinator.mirror import Mirror
 from rate_coordinator.models import PaceStatus
 from rate_coordinator.store import Store
 from rate_coordinator.targets import Target
-from rate_coordinator.turns import Paces, Tally, TurnRequest, Turns
+from rate_coordinator.turns import Paces, Tally, Turn, TurnRequest, Turns
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ TALLY_SECONDS = 60.0
 class _Waiter:
     priority: float
     order: int
-    future: asyncio.Future[int] = field(compare=False)
+    future: asyncio.Future[Turn] = field(compare=False)
 
 
 def describe_paces(paces: Paces, dispenser: Dispenser, at: float) -> tuple[PaceStatus, ...]:
@@ -90,12 +90,12 @@ class _Lane:
         self.unused = turns + (self.unused if epoch == self.unused_epoch else 0)
         self.unused_epoch = epoch
 
-    def hand_out(self, epoch: int) -> bool:
+    def hand_out(self, turn: Turn) -> bool:
         """Give a turn to whoever is first; return whether there is anybody."""
         while self.waiters:
             waiter = heapq.heappop(self.waiters)
             if not waiter.future.done():
-                waiter.future.set_result(epoch)
+                waiter.future.set_result(turn)
                 return True
         return False
 
@@ -136,7 +136,7 @@ class Dispenser:
             self._tasks = tasks
             await asyncio.get_running_loop().create_future()
 
-    async def turn(self, target: Target, priority: float, order: int, gives_up_at: float | None) -> int:
+    async def turn(self, target: Target, priority: float, order: int, gives_up_at: float | None) -> Turn:
         """Wait for a turn.
 
         Args:
@@ -146,7 +146,7 @@ class Dispenser:
             gives_up_at: Until when, on this process's clock.
 
         Returns:
-            The epoch that the call is admitted under.
+            The turn.
 
         Raises:
             LimitWaitTimeout: No turn came in time.
@@ -158,7 +158,7 @@ class Dispenser:
         timeout = None if gives_up_at is None else max(0.0, gives_up_at - clock.now())
         try:
             async with asyncio.timeout(timeout):
-                epoch = await waiter.future
+                turn = await waiter.future
         except BaseException as error:
             if waiter.future.done() and not waiter.future.cancelled() and waiter.future.exception() is None:
                 self.give_back(target, waiter.future.result())
@@ -167,13 +167,13 @@ class Dispenser:
                 raise LimitWaitTimeout(f"{target}: no turn came within the timeout") from None
             raise
         lane.count_admitted(clock.now())
-        return epoch
+        return turn
 
-    def give_back(self, target: Target, epoch: int) -> None:
+    def give_back(self, target: Target, turn: Turn) -> None:
         """A turn that was handed out will not be used: the next one who waits has it."""
         lane = self._lane(target)
-        if not lane.hand_out(epoch):
-            lane.leave(1, epoch)
+        if not lane.hand_out(turn):
+            lane.leave(1, turn.epoch)
             self._serve(lane)
 
     def served(self, target: Target) -> None:
@@ -248,7 +248,7 @@ class Dispenser:
                 lane.news.clear()
                 turns, received_at = await self._ask(lane)
                 if turns is None:
-                    while lane.hand_out(self._epoch(lane.target)):
+                    while lane.hand_out(Turn(self._epoch(lane.target))):
                         pass
                 elif turns.granted:
                     await self._hand_out(lane, turns, received_at)
@@ -304,7 +304,7 @@ class Dispenser:
         for number in range(turns.granted):
             due = received_at + turns.first_seconds + number * turns.spacing_seconds
             await self._pause(lane, due)
-            if clock.now() < due or not lane.hand_out(turns.epoch):
+            if clock.now() < due or not lane.hand_out(Turn(turns.epoch, turns.probe_ms)):
                 # What comes next is not wanted by anybody, or belongs to the time before a refusal.
                 lane.leave(turns.granted - number, turns.epoch)
                 return

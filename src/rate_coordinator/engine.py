@@ -31,6 +31,7 @@ from rate_coordinator.mirror import Limit, Mirror
 from rate_coordinator.models import Health, PaceStatus, Reason, ReportResult
 from rate_coordinator.notices import NoticeHub
 from rate_coordinator.outbox import Outbox
+from rate_coordinator.prober import Prober
 from rate_coordinator.reports import Report, compact_json
 from rate_coordinator.settings import Settings
 from rate_coordinator.store import Store
@@ -63,10 +64,21 @@ class Engine:
         self.log = EventLog(settings.max_events)
         self.waiters = Waiters(self.mirror, settings.wake_margin_seconds, settings.wake_jitter_seconds)
         self.hub = NoticeHub(settings.notice_buffer)
-        self.store = Store(endpoint, self.keys, settings.max_events, settings.forget_after)
+        self.store = Store(endpoint, self.keys, settings.max_events, settings.forget_after, settings.reporter)
         self.paces = Paces()
         self.dispenser = Dispenser(self.store, self.paces, self.mirror, lambda: self.condition.degraded)
-        self.gate = Gate(self.mirror, self.paces, self.waiters, self.dispenser, self.ready, self._report_refusal)
+        self.prober = Prober(
+            self.store,
+            self.mirror,
+            self.paces,
+            settings.verify_every,
+            settings.forget_after,
+            lambda: self.condition.degraded,
+            self._limits_changed,
+        )
+        self.gate = Gate(
+            self.mirror, self.paces, self.waiters, self.dispenser, self.prober, self.ready, self._report_refusal
+        )
         self.synchroniser = Synchroniser(
             self.store,
             self.mirror,
@@ -75,6 +87,7 @@ class Engine:
             self.hub,
             self.paces,
             self.dispenser,
+            self.prober,
             settings.max_events,
             self._restore,
         )
@@ -189,6 +202,10 @@ class Engine:
         await self.ready()
         return await self.report(report)
 
+    def _limits_changed(self, targets: set[Target]) -> None:
+        self.waiters.changed(targets)
+        self.dispenser.changed(targets)
+
     async def clear(self, backend: str | None, model: str | None) -> int:
         """See ``Outbox.clear``; the mirror shows it on return."""
         async with self.bounded():
@@ -292,6 +309,7 @@ class Engine:
                 tasks.create_task(self.outbox.run(), name="rate_coordinator outbox")
                 tasks.create_task(self.subscription.run(), name="rate_coordinator subscription")
                 tasks.create_task(self.dispenser.run(), name="rate_coordinator dispenser")
+                tasks.create_task(self.prober.run(), name="rate_coordinator prober")
         finally:
             # Also when the event loop was shut down around it: nobody must wait for what will not come.
             await self._end()

@@ -8,6 +8,7 @@ from rate_coordinator.pacestate import (
     BEYOND_STEP,
     BEYOND_TAU_MS,
     CUT,
+    LONG_STOP_MS,
     PLATEAU_CALLS,
     PLATEAU_CALLS_MIN,
     PLATEAU_MIN_MS,
@@ -28,6 +29,7 @@ def learn(s: PaceState) -> None:
     first_ever = not s.pacing
     s.cross_rate = 0 if first_ever else rate(s)
     s.gate = first_ever or s.misses > 0 or s.told_ms > WINDOW_WAIT_MS
+    s.probing = first_ever or s.misses > 0 or (s.told_ms >= LONG_STOP_MS and not s.confirmed)
     s.pending, s.pacing = False, True
     s.next_free_ms = s.last_ms = s.resume_ms
     into = s.cross_ms - s.win_start_ms
@@ -36,7 +38,7 @@ def learn(s: PaceState) -> None:
         s.burst, s.burst_ms = s.sent, max(s.lag_ms / 2, s.cross_ms - s.mark_ms - s.lag_ms)
     elif s.sent <= 0 or (s.budget > 0 and s.used <= 0):  # still closed: nothing to learn but patience
         s.next_free_ms = s.last_ms = s.resume_ms + min(s.told_ms * s.misses, 60_000)
-        s.misses, s.gate, s.sent = s.misses + 1, True, max(0, s.sent)
+        s.misses, s.gate, s.probing, s.sent = s.misses + 1, True, True, max(0, s.sent)
         if s.budget > 0 and s.used <= 0:
             s.win_start_ms = s.resume_ms
         return

@@ -133,6 +133,9 @@ class Notice(ReportDetails):
     """The pace of the whole fleet, in calls per second; None where it is still to be learned."""
     pace_ceiling: float | None = Field(default=None, ge=0)
     """Where the pace was refused last, in calls per second; None where that is not known."""
+    probe: str | None = None
+    """``"served"``: one call was let through and served, so that a limit was lifted before its time (in a clear) or all
+    others may follow (in a notice of a pace); ``"refused"``; ``"back"``: it told nothing, and another one goes."""
     recovered: bool = False
     """True when this process missed the broadcast and learned of the change from a snapshot."""
 
@@ -184,6 +187,8 @@ class RateLimitEvent(_Frozen):
     """The pace of the whole fleet that was learned, in calls per second."""
     pace_ceiling: float | None = None
     """Where it was refused last, in calls per second."""
+    probe: str | None = None
+    """``"served"`` where one call that was let through lifted the limit, or opened the way after it."""
 
     @classmethod
     def of_notice(cls, notice: Notice) -> Self:

@@ -17,6 +17,15 @@ QUIET_MS = 1_000
 LAG_MAX_MS = 30_000
 """The longest time that a 429 is believed to be under way; a later report is a straggler that says nothing."""
 
+LONG_STOP_MS = 60_000
+"""After a stop that was to last so long, what was learned before it is not trusted until a call was served."""
+PROBE_LEASE_MS = 4_000
+"""A probe whose owner does not say that it still lives is believed dead after so long."""
+PROBE_PATIENCE_MS = 6_000
+"""Once the limit's time has come, a probe that was not refused for so long opens the pace unanswered."""
+OPENING_RATE = 10.0
+"""The pace starts at so many calls/s after a limit of which nothing was learned."""
+
 SEARCH_FROM = 150.0
 """The search starts below so many calls/s: a large first burst is a burst rather than a rate."""
 SEARCH_TAU_MS = 6_500
@@ -69,7 +78,10 @@ class PaceState:
     limited_ms: float = 0  # the latest 429; 0: none yet
     pacing: bool = False  # a limit is known
     pending: bool = False  # the latest refusal's lesson has not been drawn
-    gate: bool = False  # the next turn is a probe: the others wait until its answer is due
+    gate: bool = False  # the next turn is a probe: the others wait until its answer is due ...
+    probing: bool = False  # ... or, where the pace is not known well, until it has come
+    probe_ms: float = 0  # when that probe went
+    tried_ms: float = 0  # when one was refused before the limit's time had come
     # the pace
     paced: bool = False  # the pace comes from refusals; else from the window's allowance
     searching: bool = False

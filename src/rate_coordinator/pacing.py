@@ -35,6 +35,7 @@ from rate_coordinator.pacestate import (
     LAG_MAX_MS,
     PLATEAU_CALLS,
     PLATEAU_MIN_MS,
+    PROBE_LEASE_MS,
     QUIET_MS,
     RECENT_MS,
     WINDOW_GUARD_MS,
@@ -44,6 +45,7 @@ from rate_coordinator.pacestate import (
     rate,
     search,
 )
+from rate_coordinator.probing import free, is_out, lapse, open_
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +84,12 @@ def take(state: PaceState, now_ms: int, wanted: int, horizon_ms: int = 0) -> tup
         return s, Grant(resume - now_ms, 0, 0)
     if s.pending and not s.pacing and s.sent > 2 * s.served and now_ms < s.answer_ms + QUIET_MS:
         return s, Grant(s.answer_ms + QUIET_MS - now_ms, 0, 0)
+    if is_out(s) and now_ms < s.next_free_ms:
+        return s, Grant(s.next_free_ms - now_ms, 0, 0)
     if s.pending:
         s.resume_ms = resume
         learn(s)
+    lapse(s, now_ms)
     if not s.pacing:
         _fade(s, now_ms)
         s.sent, s.used = s.sent + wanted, s.used + wanted
@@ -101,7 +106,9 @@ def take(state: PaceState, now_ms: int, wanted: int, horizon_ms: int = 0) -> tup
         count = max(0, min(count, s.budget - s.used))
     if s.gate and count > 0:
         count, s.gate = 1, False
-        s.next_free_ms = s.start_ms = first + max(spacing, gate_ms(s))
+        s.next_free_ms = s.start_ms = first + max(spacing, 0 if s.probing else gate_ms(s))
+        if s.probing:
+            s.probe_ms, s.next_free_ms = max(first, s.probe_ms + 1), first + PROBE_LEASE_MS
     else:
         s.next_free_ms = due + count * spacing
     s.sent, s.used = s.sent + count, s.used + count
@@ -114,18 +121,22 @@ def give_back(state: PaceState, count: int, epoch: int) -> PaceState:
     if epoch != s.epoch - s.pending:  # they belong to a lesson that was drawn without them
         return s
     s.sent, s.used = max(0, s.sent - count), max(0, s.used - count)
-    if s.pacing and not s.pending:
+    if count > 0 and is_out(s) and not s.pending:
+        free(s)
+    elif s.pacing and not s.pending:
         s.next_free_ms = max(s.resume_ms, s.next_free_ms - count * 1000 / rate(s))
     return s
 
 
 def succeeded(state: PaceState, now_ms: int, count: int, epoch: int) -> PaceState:
-    """`count` calls admitted under `epoch` were served. Needed while no limit is known; later, refusals tell all."""
+    """`count` calls admitted under `epoch` were served. Needed while no limit is known, and of probes."""
     s = copy.copy(state)
     if s.mark_ms < 0:
         s.mark_ms = s.win_start_ms = now_ms
     if not s.pacing:
         s.served, s.answer_ms = s.served + count, now_ms
+    elif count > 0 and epoch == s.epoch and is_out(s) and not s.pending:
+        open_(s, now_ms)
     return s
 
 
@@ -151,6 +162,8 @@ def limited(state: PaceState, now_ms: int, wait_ms: int, epoch: int) -> PaceStat
         if epoch == s.epoch - 1 and now_ms - s.cross_ms < LAG_MAX_MS:
             s.lag_ms = max(s.lag_ms, now_ms - s.cross_ms)
         return s
+    if is_out(s):
+        free(s)
     s.epoch += 1
     s.pending = True
     s.cross_ms, s.told_ms = now_ms, wait_ms

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from rate_coordinator import clock
 from rate_coordinator.models import FIRST_ID, LATEST_MS, EntryId, RateLimitEvent, ReportDetails
+from rate_coordinator.probes import ProbeAnswer
 from rate_coordinator.snapshots import SnapshotLimit
 from rate_coordinator.targets import Target
 from rate_coordinator.turns import Turns
@@ -97,10 +98,24 @@ def read_turns(answer: list[bytes] | None) -> Turns | None:
     """Read the answer to a request for turns; None where there is no pace."""
     if not answer:
         return None
-    epoch, count, first_ms, spacing_ms, rate, ceiling, forgets_ms, processes = (float(part) for part in answer)
+    epoch, count, first_ms, spacing_ms, rate, ceiling, forgets_ms, processes, probe_ms = map(float, answer)
     return Turns(
-        int(epoch), int(count), first_ms / 1000, spacing_ms / 1000, rate, ceiling, forgets_ms / 1000, int(processes)
+        int(epoch),
+        int(count),
+        first_ms / 1000,
+        spacing_ms / 1000,
+        rate,
+        ceiling,
+        forgets_ms / 1000,
+        int(processes),
+        int(probe_ms),
     )
+
+
+def read_probe(answer: list[bytes]) -> ProbeAnswer:
+    """Read the answer to a question about a probe."""
+    given, wait_ms, epoch, probe_ms, order_epoch, event_id = (part.decode() for part in answer)
+    return ProbeAnswer(given == "1", int(wait_ms) / 1000, int(epoch), int(probe_ms), order_epoch, event_id)
 
 
 def read_event(entry_id: bytes, fields: list[bytes] | None) -> RateLimitEvent | None:

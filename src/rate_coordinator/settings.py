@@ -47,6 +47,8 @@ class Settings:
     """Reports that are kept while Redis is away."""
     forget_after: float = 900.0
     """After so long without a refusal the pace of a target is forgotten."""
+    verify_every: float = 900.0
+    """A limit that lasts longer, or that was cut to the cap, is tried by one real call so often; 0 tries none."""
     reporter: str = field(default_factory=default_reporter)
     """The name under which this coordinator appears in events and notices."""
 
@@ -62,7 +64,7 @@ class Settings:
         durations = ("connect_timeout", "command_timeout", "ping_interval", "ping_timeout", "resync_interval")
         for name in (*durations, "forget_after"):
             _check_seconds(name, getattr(self, name), above=0.0)
-        for name in ("wake_margin_seconds", "wake_jitter_seconds"):
+        for name in ("wake_margin_seconds", "wake_jitter_seconds", "verify_every"):
             _check_seconds(name, getattr(self, name), least=0.0)
         for name in ("max_events", "notice_buffer", "max_buffered_reports"):
             value = getattr(self, name)

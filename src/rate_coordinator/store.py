@@ -21,6 +21,7 @@ from rate_coordinator.connection import Endpoint, Link, unavailable
 from rate_coordinator.errors import ServerUnsuitable
 from rate_coordinator.keys import Keys
 from rate_coordinator.models import FIRST_ID, WIRE_VERSION, EntryId, RateLimitEvent
+from rate_coordinator.probes import Probe, ProbeAnswer, ProbeNews
 from rate_coordinator.replies import (
     Reply,
     ReportReply,
@@ -28,6 +29,7 @@ from rate_coordinator.replies import (
     read_event,
     read_limit,
     read_paces,
+    read_probe,
     read_turns,
     write_names,
 )
@@ -65,9 +67,12 @@ class Store:
         keys: The namespace's keys.
         max_events: Approximate length of the stream.
         forget_after: Seconds without a refusal after which a pace is forgotten.
+        reporter: Name under which this process lifts a limit by a probe.
     """
 
-    def __init__(self, endpoint: Endpoint, keys: Keys, max_events: int, forget_after: float = 900.0) -> None:
+    def __init__(
+        self, endpoint: Endpoint, keys: Keys, max_events: int, forget_after: float = 900.0, reporter: str = ""
+    ) -> None:
         self.endpoint = endpoint
         self.keys = keys
         self.calls = 0
@@ -75,6 +80,7 @@ class Store:
         self.garbage_removed = 0
         self._max_events = max_events
         self._forget_after_ms = to_ms(forget_after)
+        self._details = json.dumps({"reporter": reporter}, separators=(",", ":"))[1:-1]
         self._client_id = secrets.token_hex(8)
         self._link: Link | None = None
         self._lock = asyncio.Lock()
@@ -190,6 +196,31 @@ class Store:
             return await link.run(script("turns"), keys, told)
 
         return read_turns(await self._exchange(exchange))
+
+    async def probe(
+        self, what: ProbeNews, probe: Probe, since_ms: int, verify_every: float, retry_seconds: float
+    ) -> ProbeAnswer:
+        """Ask for a probe, or tell what became of one.
+
+        Args:
+            what: See ``ProbeNews``.
+            probe: Which; with epoch and ``probe_ms`` 0 where one is asked for.
+            since_ms: When the limit that is tried was set, on the server's clock.
+            verify_every: So long after that, in seconds, it may be tried.
+            retry_seconds: How long after one that came ``"back"`` the next may go.
+        """
+        target, keys = probe.target, self.keys
+        own = [keys.pace(target), keys.limit(target)]
+        shared = [keys.active, keys.causes, keys.events, keys.order, keys.clears, keys.paces]
+
+        async def exchange(link: Link) -> Any:
+            told: list[Any] = [what, probe.epoch, probe.probe_ms, probe.resume_at_ms, since_ms]
+            told += [to_ms(verify_every), to_ms(retry_seconds), self._forget_after_ms]
+            told += [self.keys.notices, link.publish_with, self._max_events, secrets.token_hex(8), link.run_id]
+            told += [target.encode(), f"{write_names(target)},{self._details}"]
+            return await link.run(script("probe"), own + shared, told)
+
+        return read_probe(await self._exchange(exchange))
 
     async def forget_pace(self, target: Target, details: str) -> bool:
         """Forget a target's pace; return whether there was one."""

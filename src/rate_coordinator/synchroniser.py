@@ -18,6 +18,7 @@ from rate_coordinator.findings import judge_eviction, passes_by_itself
 from rate_coordinator.mirror import Limit, Mirror
 from rate_coordinator.models import FIRST_ID, EntryId, Notice, RateLimitEvent
 from rate_coordinator.notices import NoticeHub
+from rate_coordinator.prober import Prober
 from rate_coordinator.snapshots import Snapshot
 from rate_coordinator.store import Store
 from rate_coordinator.targets import Target
@@ -47,6 +48,7 @@ class Synchroniser:
         hub: Told of every notice, once.
         paces: The paces.
         dispenser: Told of every change of a pace, or of a limit that a pace follows.
+        prober: Told of every probe that has come to its end.
         most_events: How many events are read at most.
         restore: Puts limits back that another server lacks than the one that they are known from.
     """
@@ -60,6 +62,7 @@ class Synchroniser:
         hub: NoticeHub,
         paces: Paces,
         dispenser: Dispenser,
+        prober: Prober,
         most_events: int,
         restore: Callable[[list[Limit]], Awaitable[None]],
     ) -> None:
@@ -71,6 +74,7 @@ class Synchroniser:
         self._hub = hub
         self._paces = paces
         self._dispenser = dispenser
+        self._prober = prober
         self._most_events = most_events
         self._restore = restore
         self._server = ""
@@ -213,7 +217,7 @@ class Synchroniser:
         self._log.prune(now_ms)
 
     def _hear_of_pace(self, notice: Notice, received_at: float) -> None:
-        if notice.kind == "clear" or notice.pace_until_ms == 0:
+        if not notice.pace_until_ms and (notice.kind == "clear" or notice.pace_until_ms == 0):
             self._paces.forget(notice.target)
             self._dispenser.changed({notice.target})
         elif notice.pace_until_ms is not None:
@@ -222,6 +226,9 @@ class Synchroniser:
                 self._dispenser.limited(notice.target)
             else:
                 self._paces.tell(notice.target, notice.pace_rate, notice.pace_ceiling)
+        if notice.probe is not None:
+            self._dispenser.changed({notice.target})
+            self._prober.heard(notice.target)
 
     def _tell_recovered(self, known: dict[Target, Limit], snapshot: Snapshot) -> None:
         """Hand on the changes that only the snapshot told of."""

@@ -48,6 +48,17 @@ class Turns(NamedTuple):
     """Until the pace is forgotten if nobody is refused meanwhile."""
     processes: int
     """How many share it at present, this one included."""
+    probe_ms: int = 0
+    """Where the only turn is a probe: which of the target's probes it is."""
+
+
+class Turn(NamedTuple):
+    """Leave to make one call."""
+
+    epoch: int
+    """What it is admitted under."""
+    probe_ms: int = 0
+    """See ``Turns``."""
 
 
 class Pace(NamedTuple):

@@ -1,7 +1,7 @@
 """The scripts as they ship, run by the Lua that Redis has, on a Redis of dictionaries whose time the test sets.
 
-``Scripted`` is a namespace with one target that is reported and whose turns are taken; ``Pure`` is the same by the pure
-functions. Whatever is done to both must leave the same state in both.
+``Scripted`` is a namespace with one target that is reported, probed, and whose turns are taken; ``Pure`` is the same by
+the pure functions. Whatever is done to both must leave the same state in both.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ import lupa.lua51
 from rate_coordinator import pacing
 from rate_coordinator.keys import Keys
 from rate_coordinator.pacestate import PaceState, rate
+from rate_coordinator.probes import Probe
+from rate_coordinator.probing import given_back, held, is_out, opening, refused, reopened, verify
 from rate_coordinator.scripts import read_script
 from rate_coordinator.store import APPLIED_TTL_MS, FIRST_LIMIT_KEY, HORIZON_MS
 from rate_coordinator.targets import Target
@@ -41,7 +43,7 @@ def integer(number: float) -> int:
 
 @dataclass
 class Redis:
-    """What the two scripts need of Redis."""
+    """What the scripts need of Redis."""
 
     time_ms: int = 0
     strings: dict[str, str] = field(default_factory=dict)
@@ -164,6 +166,7 @@ class Taken:
     ceiling: float
     forgets_ms: int
     processes: int
+    probe_ms: int
 
 
 class Scripted:
@@ -186,7 +189,7 @@ class Scripted:
         reply = run("turns", turns_keys(), turns_arguments(client, wanted, unused, epoch, served, served_ms))
         if reply is False:
             return None
-        epoch, granted, first_ms, spacing_ms, pace, ceiling, forgets_ms, processes = list(reply.values())
+        epoch, granted, first_ms, spacing_ms, pace, ceiling, forgets_ms, processes, probe_ms = list(reply.values())
         return Taken(
             int(epoch),
             int(granted),
@@ -196,7 +199,22 @@ class Scripted:
             float(ceiling),
             int(forgets_ms),
             int(processes),
+            int(probe_ms),
         )
+
+    def probe(self, what: str, told: Probe, verify_ms: int, since_ms: int, retry_ms: int) -> list[str]:
+        """Ask for a probe, or tell what became of one."""
+        return list(
+            run(
+                "probe", probe_keys(), probe_arguments(what, told, verify_ms, since_ms, retry_ms, self.forget_ms)
+            ).values()
+        )
+
+    @property
+    def limited_until_ms(self) -> int:
+        """The limit's resume time; 0 for none."""
+        self.redis.expire()
+        return int(self.redis.strings.get(KEYS.limit(TARGET), 0))
 
     @property
     def stored(self) -> dict[str, str] | None:
@@ -228,6 +246,17 @@ def report_arguments(
     return [str(value) for value in (*head, FIRST_LIMIT_KEY, TARGET.encode(), wait_ms, 0, NAMES, *told)]
 
 
+def probe_keys() -> list[str]:
+    own = [KEYS.pace(TARGET), KEYS.limit(TARGET)]
+    return [*own, KEYS.active, KEYS.causes, KEYS.events, KEYS.order, KEYS.clears, KEYS.paces]
+
+
+def probe_arguments(what: str, told: Probe, verify_ms: int, since_ms: int, retry_ms: int, forget_ms: int) -> list[str]:
+    asked = [what, told.epoch, told.probe_ms, told.resume_at_ms, since_ms, verify_ms, retry_ms, forget_ms]
+    rest = [KEYS.notices, "PUBLISH", MAX_EVENTS, "token", "", TARGET.encode(), f'{NAMES},"reporter":"r"']
+    return [str(value) for value in (*asked, *rest)]
+
+
 def turns_keys() -> list[str]:
     return [KEYS.pace(TARGET), KEYS.turns(TARGET), KEYS.paces, KEYS.events, KEYS.order]
 
@@ -243,14 +272,14 @@ def turns_arguments(client: str, wanted: int, unused: int, epoch: int, served: i
 
 
 class _Interpreter:
-    """Both scripts, compiled once, and the Redis that they run on."""
+    """The scripts, compiled once, and the Redis that they run on."""
 
     def __init__(self) -> None:
         self.redis = Redis()
         self.lua = lupa.lua51.LuaRuntime(unpack_returned_tuples=True)
         globals_ = self.lua.globals()
         globals_.redis = self.lua.table_from({"call": self._call, "pcall": self._call, "error_reply": self._refuse})
-        self.scripts = {name: self.lua.compile(read_script(name)) for name in ("report", "turns")}
+        self.scripts = {name: self.lua.compile(read_script(name)) for name in ("report", "turns", "probe")}
         self.globals = globals_
 
     def _call(self, command: str, *arguments: str) -> object:
@@ -326,6 +355,47 @@ class Pure:
             self.state = state
         return state, grant
 
+    def probe(
+        self, what: str, told: Probe, verify_ms: int, since_ms: int, retry_ms: int, limited_until_ms: int
+    ) -> tuple[bool, float, bool]:
+        """Return whether it was given or counts, when to ask again, and whether it lifted the limit."""
+        self.expire()
+        now_ms, state = self.redis.time_ms, self.state
+        if what == "opens":
+            if state is None:
+                self.state = opening(now_ms, told.resume_at_ms, self.forget_ms, now_ms, probed=False)
+            else:
+                self.state = reopened(state, told.resume_at_ms)
+            return True, 0, False
+        if what == "verifies":
+            if limited_until_ms != told.resume_at_ms or limited_until_ms <= now_ms:
+                return False, 1000, False
+            if state is None:
+                state = opening(now_ms, told.resume_at_ms, self.forget_ms, now_ms, probed=False)
+            state, wait_ms = verify(reopened(state, told.resume_at_ms), now_ms, verify_ms, since_ms)
+            if wait_ms:
+                return False, wait_ms, False
+            self.state = state
+            return True, 0, False
+        if state is None or not is_out(state) or (state.epoch, state.probe_ms) != (told.epoch, told.probe_ms):
+            return False, 0, False
+        lifted = False
+        if what == "held":
+            state = held(state, now_ms)
+        elif what == "refused":
+            state = refused(state, now_ms)
+        elif what == "back":
+            state = given_back(state, now_ms - verify_ms + retry_ms if retry_ms else 0)
+        elif limited_until_ms > now_ms and limited_until_ms != told.resume_at_ms:
+            state = given_back(state, 0)
+        elif limited_until_ms > now_ms or state.pending:
+            lifted = limited_until_ms > now_ms
+            state = opening(now_ms, now_ms, state.forget_ms, max(now_ms, state.epoch + 1), probed=True)
+        else:
+            state = pacing.succeeded(state, now_ms, 1, state.epoch)
+        self.state = state
+        return True, 0, lifted
+
     @staticmethod
     def until_ms(state: PaceState) -> float:
         """Return when a pace is forgotten."""
@@ -377,9 +447,24 @@ class Both:
             assert (taken.epoch, taken.granted) == (state.epoch, grant.count)
             assert (taken.spacing_ms, taken.rate, taken.ceiling) == (grant.spacing_ms, rate(state), state.ceiling)
             assert taken.forgets_ms == integer(Pure.until_ms(state) - self.redis.time_ms)
+            assert taken.probe_ms == (state.probe_ms if grant.count and is_out(state) else 0)
             if taken.granted or wanted <= 0:
                 assert taken.first_ms == grant.first_ms
         return taken
+
+    def probe(
+        self, what: str, told: Probe, verify_ms: int = 1000, since_ms: int = 0, retry_ms: int = 0
+    ) -> tuple[bool, Probe]:
+        """Return whether it was given or counts, and the probe that is out now."""
+        limited_until_ms = self.scripted.limited_until_ms
+        answer = self.scripted.probe(what, told, verify_ms, since_ms, retry_ms)
+        given, wait_ms, lifted = self.pure.probe(what, told, verify_ms, since_ms, retry_ms, limited_until_ms)
+        self.compare()
+        epoch, probe_ms = (self.state.epoch, self.state.probe_ms) if self.state and given else (0, 0)
+        assert answer[:4] == [str(int(given)), str(math.ceil(wait_ms)), str(epoch), str(int(probe_ms))]
+        assert bool(answer[5]) == lifted
+        assert (self.scripted.limited_until_ms == 0) == (lifted or limited_until_ms == 0)
+        return given, Probe(TARGET, epoch, int(probe_ms), told.resume_at_ms)
 
     def compare(self) -> None:
         """All numbers are the same to the last bit."""

@@ -22,6 +22,7 @@ from typing import Protocol
 
 from rate_coordinator import pacing
 from rate_coordinator.pacestate import PaceState
+from rate_coordinator.probing import held, is_out
 
 # Upstreams: `hit(now)` is None when the call is served, else the seconds that its Retry-After asks for.
 
@@ -155,6 +156,11 @@ def floor_ms(seconds: float) -> int:
     return math.floor(seconds * 1000 + 1e-6)
 
 
+def hold(state: PaceState, now_ms: int) -> PaceState:
+    """Say for whoever makes a probe that it still lives, as it does itself all the time."""
+    return held(state, now_ms) if is_out(state) and now_ms <= state.next_free_ms else state
+
+
 class Controller:
     """One turn at a time, everything told at once."""
 
@@ -167,6 +173,7 @@ class Controller:
 
     def next_slot(self, now: float) -> float:
         now_ms = floor_ms(now)
+        self.state = hold(self.state, now_ms)
         _, grant = pacing.take(self.state, now_ms, 1)
         return now if grant.count else math.ceil(now_ms + grant.first_ms) / 1000
 
@@ -214,6 +221,7 @@ class Batches:
         self.epoch = 0
 
     def next_slot(self, now: float) -> float:
+        self.state = hold(self.state, floor_ms(now))
         self._cancel(now)
         slots = []
         for process in self.processes:
@@ -234,9 +242,23 @@ class Batches:
         self.answers += 1
         untold = self.processes[self.answers % len(self.processes)].untold
         untold[epoch] = untold.get(epoch, 0) + 1
+        self._answer_probe(now, epoch)
 
     def limited(self, now: float, wait: float, epoch: int) -> None:
+        was_out = is_out(self.state)
         self.state = pacing.limited(self.state, math.ceil(now * 1000), math.ceil(wait * 1000), epoch)
+        if was_out:
+            self._wake(now)
+
+    def _answer_probe(self, now: float, epoch: int) -> None:
+        """Who made the probe tells at once, and everyone hears of it."""
+        if is_out(self.state) and epoch == self.state.epoch:
+            self.state = pacing.succeeded(self.state, math.floor(now * 1000), 1, epoch)
+            self._wake(now)
+
+    def _wake(self, now: float) -> None:
+        for process in self.processes:
+            process.asks_at = min(process.asks_at, now)
 
     def _ask(self, process: Process, now: float) -> None:
         now_ms = floor_ms(now)
@@ -285,6 +307,7 @@ class Untold(Batches):
         number = self.answers % len(self.processes)
         since, served = self.tallies[number] or (now, 0)
         self.tallies[number] = since, served + 1
+        self._answer_probe(now, epoch)
 
     def limited(self, now: float, wait: float, epoch: int) -> None:
         if not self.known:

@@ -13,7 +13,7 @@ from rate_coordinator.dispenser import Dispenser
 from rate_coordinator.mirror import Mirror
 from rate_coordinator.store import Store
 from rate_coordinator.targets import Target
-from rate_coordinator.turns import Paces, TurnRequest, Turns
+from rate_coordinator.turns import Paces, Turn, TurnRequest, Turns
 from tests.servers import eventually
 
 OPENAI = Target("openai")
@@ -56,14 +56,14 @@ class Given:
         self.done: list[str] = []
 
     def call(self, name: str, priority: float = 0, timeout: float | None = None) -> asyncio.Task[int]:
-        """Begin to wait for a turn."""
+        """Begin to wait for a turn, and return its epoch."""
         order = next(self.order)
 
         async def wait() -> int:
             gives_up_at = None if timeout is None else clock.now() + timeout
-            epoch = await self.dispenser.turn(OPENAI, priority, order, gives_up_at)
+            turn = await self.dispenser.turn(OPENAI, priority, order, gives_up_at)
             self.done.append(name)
-            return epoch
+            return turn.epoch
 
         return asyncio.create_task(wait())
 
@@ -130,7 +130,7 @@ async def test_a_turn_that_was_handed_to_a_call_that_is_cancelled_in_that_moment
     given.redis.answers = [turns(0, first=60.0)]
     one, two = given.call("one"), given.call("two")
     await eventually(lambda: given.redis.requests)
-    given.dispenser.give_back(OPENAI, 7)
+    given.dispenser.give_back(OPENAI, Turn(7))
     one.cancel()
     await two
 

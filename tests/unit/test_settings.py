@@ -13,7 +13,7 @@ from rate_coordinator.settings import Settings, check_timeout
 from rate_coordinator.waits import LONGEST_CAP_SECONDS
 
 POSITIVE = ("forget_after", "connect_timeout", "command_timeout", "ping_interval", "ping_timeout", "resync_interval")
-NOT_NEGATIVE = ("wake_margin_seconds", "wake_jitter_seconds")
+NOT_NEGATIVE = ("wake_margin_seconds", "wake_jitter_seconds", "verify_every")
 WHOLE = ("max_events", "notice_buffer", "max_buffered_reports")
 NAMES = ("namespace", "reporter")
 NO_SECONDS: list[Any] = [math.nan, math.inf, -math.inf, -1, -0.001, "5", b"5", None, True, [1], 1j]
