@@ -11,9 +11,10 @@
 --       6 order            hash    epoch, notice (ID of the last one), run_id, format
 --       7 clears           zset    what was cleared lately -> when
 --       8 paces            zset    target -> when its pace is forgotten
--- ARGV  1 what             "opens": a limit has lifted that calls waited for; "verifies": a call asks to try one;
---                          "held", "served", "refused", "back": what became of a probe
---       2 pace_epoch       of the probe, "0" in the first two
+-- ARGV  1 what             "begins": a pace is told by a user; "opens": a limit has lifted that calls waited for;
+--                          "verifies": a call asks to try one; "held", "served", "refused", "back": what became of a
+--                          probe
+--       2 pace_epoch       of the probe, "0" in the first three
 --       3 probe_ms         likewise
 --       4 resume_at_ms     of the limit that was waited for or is tried, as the client knows it; "0" for none
 --       5 since_ms         when it was set
@@ -27,6 +28,7 @@
 --      13 run_id           of the server as the client knows it, or ""
 --      14 target           encoded
 --      15 details          members of a JSON object: backend and model, and who calls
+--      16 initial_rate     > 0: the pace that is told, in calls per second; "0" where none is
 -- returns {given 0|1, wait_ms, pace_epoch, probe_ms, order_epoch, event_id}: given is 0 where there is no probe now,
 --         and it is worth asking again in wait_ms, or where what is told is of one that has ended, and nothing was
 --         changed; with an event_id that is not "", the limit was lifted by it
@@ -35,7 +37,10 @@ local FORMAT = 1
 local PACE_FORM = '1'
 local CLEARS_KEPT_MS = 24 * 3600 * 1000
 -- As in pacestate.py.
+local BEYOND_TAU_MS = 6000
 local OPENING_RATE = 10
+local PLATEAU_CALLS = 300
+local PLATEAU_MIN_MS = 4000
 local PROBE_LEASE_MS = 4000
 local PROBE_PATIENCE_MS = 6000
 
@@ -45,7 +50,7 @@ local what, told_epoch, told_probe_ms = ARGV[1], tonumber(ARGV[2]), tonumber(ARG
 local resume_at_ms, since_ms = tonumber(ARGV[4]), tonumber(ARGV[5])
 local verify_ms, retry_ms, forget_after_ms = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
 local channel, publish_with, max_events = ARGV[9], ARGV[10], ARGV[11]
-local new_epoch, run_id, target, details = ARGV[12], ARGV[13], ARGV[14], ARGV[15]
+local new_epoch, run_id, target, details, initial_rate = ARGV[12], ARGV[13], ARGV[14], ARGV[15], tonumber(ARGV[16])
 
 local max, min = math.max, math.min
 
@@ -117,8 +122,12 @@ local function write_pace(s)
     -- Whatever was there, in this form or in another.
     redis.call('DEL', pace_key)
     redis.call('HSET', pace_key, 'form', PACE_FORM, 'forget_ms', text(s.forget_ms), 'limited_ms', text(s.limited_ms),
-      'answer_ms', text(s.limited_ms), 'pacing', '1', 'paced', '1', 'searching', '1', 'base', text(s.base),
-      'burst', '1', 'mark_ms', text(s.mark_ms), 'win_start_ms', text(s.mark_ms), 'cross_ms', text(s.mark_ms))
+      'answer_ms', text(s.limited_ms), 'pacing', '1', 'paced', '1', 'searching', s.ceiling and '0' or '1',
+      'base', text(s.base), 'burst', '1', 'mark_ms', text(s.mark_ms), 'win_start_ms', text(s.mark_ms), 'cross_ms', text(s.mark_ms))
+  end
+  if s.is_new and s.ceiling then
+    redis.call('HSET', pace_key, 'ceiling', text(s.ceiling), 'tau_ms', text(BEYOND_TAU_MS),
+      'plateau_ms', text(s.plateau_ms))
   end
   redis.call('HSET', pace_key, 'epoch', text(s.epoch), 'resume_ms', text(s.resume_ms), 'gate', s.gate and '1' or '0',
     'probing', s.probing and '1' or '0', 'probe_ms', text(s.probe_ms), 'tried_ms', text(s.tried_ms),
@@ -148,6 +157,13 @@ local function opening(now_ms, resume_ms, forget_ms, epoch, probed)
   return {is_new = true, epoch = epoch, forget_ms = forget_ms, gate = not probed, probing = not probed,
     pacing = true, resume_ms = resume_ms, next_free_ms = resume_ms, last_ms = resume_ms, start_ms = resume_ms,
     mark_ms = resume_ms, limited_ms = now_ms, period_ms = 0, probe_ms = 0, tried_ms = 0, base = OPENING_RATE}
+end
+
+local function begun(now_ms, initial_rate, forget_ms, epoch)
+  local s = opening(now_ms, now_ms, forget_ms, epoch, true)
+  s.base, s.ceiling = initial_rate, initial_rate
+  s.plateau_ms = max(PLATEAU_MIN_MS, 1000 * PLATEAU_CALLS / initial_rate)
+  return s
 end
 
 local function reopened(s, resume_ms)
@@ -244,6 +260,15 @@ local pace = read_pace()
 local function reply(given, wait_ms, event_id)
   local s = given == 1 and pace or {epoch = 0, probe_ms = 0}
   return {integer(given), integer(math.ceil(wait_ms)), integer(s.epoch), integer(s.probe_ms), epoch or '', event_id or ''}
+end
+
+if what == 'begins' then
+  if not pace then
+    pace = begun(now_ms, initial_rate, forget_after_ms, now_ms)
+    write_pace(pace)
+    tell_pace(pace, '')
+  end
+  return reply(1, 0)
 end
 
 if what == 'opens' then

@@ -21,9 +21,9 @@
 --      10 max_events       integer > 0, approximate length of the stream
 --      11 target           encoded
 --      12 names            members of a JSON object: backend and model
--- returns {epoch, granted, first_ms, spacing_ms, rate, ceiling, forgets_ms, processes, probe_ms}; with none granted, it
---         is worth asking again in first_ms; probe_ms is 0 but for a turn that is a probe (see probe.lua). false where
---         there is no pace: everybody may go
+-- returns {epoch, granted, first_ms, spacing_ms, rate, ceiling, forgets_ms, processes, probe_ms, fleet_rate}; with none
+--         granted, it is worth asking again in first_ms; probe_ms is 0 but for a turn that is a probe (see probe.lua);
+--         fleet_rate: turns per second that all were granted lately. false where there is no pace: everybody may go
 
 local PACE_FORM = '1'
 local PACE_FIELDS = {
@@ -68,6 +68,7 @@ local WINDOW_WAIT_MS = 1500
 
 local DEFAULT = {tau_ms = SEARCH_TAU_MS, plateau_ms = PLATEAU_MIN_MS}
 local LATE_MS = 500
+local RECENT_MS = 10 * 1000
 local TURNS_TTL_MS = 10 * 60 * 1000
 
 local pace_key, turns_key, paces_key, events_key, order_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
@@ -88,6 +89,9 @@ local function read_pace(told)
   if pace.form ~= PACE_FORM then
     -- Of another type, or in another form: it is learned anew, from the next refusal on.
     return nil
+  end
+  for _, name in ipairs({'counted_in', 'counted', 'counted_before'}) do
+    pace[name] = tonumber(pace[name] or 0)
   end
   for _, name in ipairs(PACE_FIELDS) do
     pace[name] = tonumber(pace[name] or DEFAULT[name] or 0)
@@ -460,8 +464,21 @@ if wanted > 0 then
   redis.call('PEXPIRE', turns_key, integer(TURNS_TTL_MS))
 end
 
+-- Beside the algorithm: turns of this period and of the one before.
+local counted = {period = math.floor(now_ms / RECENT_MS), turns = 0, before = 0}
+if pace.counted_in == counted.period then
+  counted.turns, counted.before = pace.counted, pace.counted_before
+elseif pace.counted_in == counted.period - 1 then
+  counted.before = pace.counted
+end
+counted.turns = math.max(0, counted.turns + granted - unused)
+local part = now_ms / RECENT_MS - counted.period
+local fleet_rate = (counted.before * (1 - part) + counted.turns) * 1000 / RECENT_MS
+
 local until_ms = forgotten_at(pace)
 if not looks then
+  redis.call('HSET', pace_key, 'counted_in', integer(counted.period), 'counted', integer(counted.turns),
+    'counted_before', integer(counted.before))
   redis.call('HSET', pace_key, unpack(fields_of(pace)))
   redis.call('PEXPIREAT', pace_key, integer(until_ms))
   redis.call('ZADD', paces_key, integer(until_ms), target)
@@ -488,4 +505,4 @@ end
 local processes = math.max(1, redis.call('ZCARD', turns_key))
 return {integer(pace.epoch), integer(granted), string.format('%.17g', first_ms), string.format('%.17g', spacing_ms),
   rate_now, ceiling, integer(until_ms - now_ms), integer(processes),
-  integer(granted > 0 and is_out(pace) and pace.probe_ms or 0)}
+  integer(granted > 0 and is_out(pace) and pace.probe_ms or 0), string.format('%.3f', fleet_rate)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import itertools
 import math
@@ -11,7 +12,8 @@ from typing import NamedTuple, ParamSpec, Protocol, Self, TypeVar
 
 from rate_coordinator import clock
 from rate_coordinator.dispenser import Dispenser
-from rate_coordinator.errors import CoordinatorMisuse, RateLimited
+from rate_coordinator.errors import CoordinatorMisuse, LimitWaitTimeout, RateLimited
+from rate_coordinator.hints import Hints, Slots
 from rate_coordinator.mirror import Limit, Mirror
 from rate_coordinator.models import Reason, ReportResult
 from rate_coordinator.prober import RETRY_SECONDS, Prober
@@ -32,6 +34,8 @@ class Entry(NamedTuple):
     """What it is admitted under; 0 while nothing is known."""
     probes: tuple[Probe, ...] = ()
     """Whether it finds out for the fleet if a target is open: the model, the backend or both."""
+    slots: tuple[Slots, ...] = ()
+    """What it takes up while it is under way."""
 
 
 FREE = Entry(0)
@@ -72,6 +76,7 @@ class Gate:
     ) -> None:
         self.avoided = 0
         """Calls that were not made, or not yet, because a limit was known."""
+        self.hints = Hints()
         self.ready = ready
         self.report = report
         self._mirror = mirror
@@ -87,7 +92,7 @@ class Gate:
         Raises:
             LimitWaitTimeout: It may not go in time; raised at once when that is known.
         """
-        if not self._paces.forgotten_at and self._mirror.lifts_at(target) <= clock.now():
+        if not self._paces.forgotten_at and not self.hints.given and self._mirror.lifts_at(target) <= clock.now():
             # Nobody has been refused: what is left of it all is a look-up.
             return FREE
         order = next(self._order)
@@ -96,22 +101,28 @@ class Gate:
         while True:
             probes: list[Probe] = []
             turns: dict[Target, Turn] = {}
+            slots: list[Slots] = []
             try:
                 if self._mirror.lifts_at(target) > clock.now():
                     self.avoided += not avoided
                     avoided = True
                     probes = await self._hold(target, scope, gives_up_at)
+                for one in scope:
+                    if one in self.hints.given:
+                        await self._heed(one, priority, order, gives_up_at, slots)
                 tried = {probe.target for probe in probes}
                 for one in scope:
                     if one not in tried and self._paces.remembered(one, clock.now()):
-                        turns[one] = await self._dispenser.turn(one, priority, order, gives_up_at)
+                        turns[one] = turn = await self._dispenser.turn(one, priority, order, gives_up_at)
+                        if turn.probe_ms:
+                            self._prober.hold(Probe(one, *turn))
             except BaseException:
-                self._give_back(turns, probes)
+                self._give_back(turns, probes, slots)
                 raise
             # A limit may have come between the turn and this moment; it is waited for in the old place of the queue.
             if all(one in tried or self._mirror.deadline(one) <= clock.now() for one in scope):
-                return self._entry(target, turns, probes)
-            self._give_back(turns, probes)
+                return self._entry(target, turns, probes, slots)
+            self._give_back(turns, probes, slots)
 
     async def leave(self, target: Target, entry: Entry, *, served: bool) -> None:
         """A call has ended: it was served, or nothing is known of it."""
@@ -130,19 +141,43 @@ class Gate:
         for probe in entry.probes:
             self._prober.refused(probe)
 
+    async def _heed(
+        self, target: Target, priority: float, order: int, gives_up_at: float | None, slots: list[Slots]
+    ) -> None:
+        """Wait until no more calls are under way than a hint allows, and begin at the pace that it tells."""
+        taking = self.hints.slots(target)
+        if taking is not None:
+            try:
+                await taking.take(priority, order, None if gives_up_at is None else max(0.0, gives_up_at - clock.now()))
+            except TimeoutError:
+                raise LimitWaitTimeout(f"{target}: too many calls are under way, for all of the timeout") from None
+            slots.append(taking)
+        rate = self.hints.given.get(target)
+        if rate is not None and not self._paces.remembered(target, clock.now()):
+            await self._prober.begins(target, rate)
+
     async def _hold(self, target: Target, scope: list[Target], gives_up_at: float | None) -> list[Probe]:
         """Wait until a target is clear; return the probes of a call that goes before."""
         known: dict[Target, Limit] = {}
-        while self._mirror.lifts_at(target) > (now := clock.now()):
-            blocking = [one for one in scope if self._mirror.deadline(one) > now]
-            known |= {one: limit for one in blocking if (limit := self._mirror.limit(one)) is not None}
-            tries_at = max(self._prober.tries_at(one) for one in blocking)
-            if tries_at > now:
+        waiting: asyncio.Task[object] = asyncio.ensure_future(self._waiters.wait([target], gives_up_at))
+        try:
+            while not waiting.done():
+                now = clock.now()
+                blocking = [one for one in scope if self._mirror.deadline(one) > now]
+                known |= {one: limit for one in blocking if (limit := self._mirror.limit(one)) is not None}
+                tries = {one: self._prober.tries_at(one) for one in blocking}
+                if blocking and max(tries.values()) <= now:
+                    if probes := await self._prober.verify(blocking):
+                        return probes
+                    continue
+                next_at = max((min(self._mirror.deadline(one), at) for one, at in tries.items()), default=math.inf)
                 # A limit that is set meanwhile is tried no sooner than so long after.
-                most = min(tries_at - now, self._prober.verify_every or math.inf)
-                await self._prober.pause(blocking, most, self._waiters.wait([target], gives_up_at))
-            elif probes := await self._prober.verify(blocking):
-                return probes
+                most = min(next_at - now, self._prober.verify_every or math.inf)
+                await self._prober.pause(blocking, most, waiting)
+            waiting.result()
+        finally:
+            if not waiting.cancel() and not waiting.cancelled():
+                waiting.exception()
         for one, limit in known.items():
             # One that was cleared before its time is open to everyone.
             if limit.deadline <= clock.now() and not self._taught(one, limit):
@@ -155,22 +190,23 @@ class Gate:
         teaches = told is not None and told.reason == "rate_limit" and not told.late_ms and told.restores is None
         return teaches and self._paces.remembered(target, clock.now())
 
-    def _entry(self, target: Target, turns: dict[Target, Turn], probes: list[Probe]) -> Entry:
+    def _entry(self, target: Target, turns: dict[Target, Turn], probes: list[Probe], slots: list[Slots]) -> Entry:
         known = self._paces.get(target)
         epoch = turns[target].epoch if target in turns else known.epoch if known else 0
         if probes:
             # What a call is told that goes during the limit is no refusal of the pace.
             epoch = TEACHES_NOTHING
-        probes = probes + [Probe(one, turn.epoch, turn.probe_ms) for one, turn in turns.items() if turn.probe_ms]
-        for probe in probes:
-            self._prober.hold(probe)
-        return Entry(epoch, tuple(probes))
+        given = [Probe(one, *turn) for one, turn in turns.items() if turn.probe_ms]
+        return Entry(epoch, (*probes, *given), tuple(slots))
 
-    def _give_back(self, turns: dict[Target, Turn], probes: list[Probe]) -> None:
+    def _give_back(self, turns: dict[Target, Turn], probes: list[Probe], slots: list[Slots]) -> None:
         for target, turn in turns.items():
+            self._prober.let_go(Probe(target, *turn))
             self._dispenser.give_back(target, turn)
         for probe in probes:
             self._prober.give_back(probe, retry_seconds=0.0)
+        for slot in slots:
+            slot.free()
 
 
 class Admission:
@@ -205,6 +241,13 @@ class Admission:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Say how the call went."""
+        try:
+            await self._tell(error)
+        finally:
+            for slots in self._entry.slots if self._entry else ():
+                slots.free()
+
+    async def _tell(self, error: BaseException | None) -> None:
         if isinstance(error, RateLimited) and not self._refused:
             await self.limited(error.wait_seconds, reason=error.reason)
         elif self._entry is not None and not self._refused:

@@ -7,6 +7,7 @@ from typing import ParamSpec, TypeVar
 
 from rate_coordinator.admission import Admission, call, check_attempts, check_priority, decorate
 from rate_coordinator.engine import Engine
+from rate_coordinator.hints import check_initial_rate, check_max_in_flight
 from rate_coordinator.models import PaceStatus
 from rate_coordinator.settings import check_timeout
 from rate_coordinator.targets import Target
@@ -107,6 +108,31 @@ class Calls:
         """
         admit, most = self._admits(backend, model, timeout, priority), check_attempts(attempts)
         return lambda function: decorate(admit, most, function)
+
+    def hint(
+        self,
+        backend: str,
+        model: str | None = None,
+        *,
+        initial_rate: float | None = None,
+        max_in_flight: int | None = None,
+    ) -> None:
+        """Say what is known of an upstream beforehand, so that the first calls cost less. Refusals teach the rest.
+
+        It replaces what was said before of the same backend or model; with neither, nothing is known any more.
+
+        Args:
+            backend: The upstream.
+            model: One model of it; calls of it heed what is said of the backend as well.
+            initial_rate: The pace at which the whole fleet starts where none is remembered, in calls per second, above
+                0. Then each call asks for its turn, also while nobody has been refused.
+            max_in_flight: How many calls of it this process has under way at once, 1 or more; others wait in ``admit``.
+
+        Raises:
+            ValueError: An argument cannot be used.
+        """
+        rate, count = check_initial_rate(initial_rate), check_max_in_flight(max_in_flight)
+        self._engine.gate.hints.give(Target.of(backend, model), rate, count)
 
     async def pace(self, backend: str, model: str | None = None) -> PaceStatus | None:
         """Ask Redis for the pace that was learned of a backend, or of exactly this model of it.

@@ -56,6 +56,7 @@ def describe_paces(paces: Paces, dispenser: Dispenser, at: float) -> tuple[PaceS
             forgets_seconds=pace.forgotten_at - at,
             waiting=dispenser.waiting(target),
             admitted_per_second=dispenser.admitted_per_second(target),
+            fleet_per_second=pace.fleet_rate,
             processes=pace.processes,
             alone=dispenser.alone(target),
         )

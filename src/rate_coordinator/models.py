@@ -266,7 +266,9 @@ class PaceStatus(_Frozen):
     waiting: int
     """Calls that wait for their turn in this process."""
     admitted_per_second: float
-    """Calls that this process admitted lately."""
+    """Calls per second that this process admitted lately."""
+    fleet_per_second: float
+    """Calls per second that the whole fleet was let through lately, as was told last."""
     processes: int
     """How many processes share it, as was told last."""
     alone: bool

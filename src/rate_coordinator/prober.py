@@ -8,10 +8,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 
 from rate_coordinator import clock
-from rate_coordinator.errors import CoordinatorError, LimitWaitTimeout
+from rate_coordinator.errors import CoordinatorError
 from rate_coordinator.mirror import Limit, Mirror
 from rate_coordinator.models import EntryId
 from rate_coordinator.pacestate import PROBE_LEASE_MS
@@ -64,8 +64,9 @@ class Prober:
         self._tasks: asyncio.TaskGroup | None = None
         self._not_before: dict[Target, tuple[int, float]] = {}
         self._opening: dict[Target, tuple[int, asyncio.Task[None]]] = {}
+        self._beginning: dict[Target, asyncio.Task[None]] = {}
         self._holding: dict[Probe, asyncio.Task[None]] = {}
-        self._sleeping: dict[Target, set[asyncio.Timeout]] = {}
+        self._sleeping: dict[Target, set[asyncio.Future[None]]] = {}
 
     async def run(self) -> None:
         """Own the tasks that speak for probes, until cancelled."""
@@ -96,6 +97,7 @@ class Prober:
                     self.give_back(other, retry_seconds=0.0)
                 return []
             probes.append(probe)
+            self.hold(probe)
         return probes
 
     async def opens(self, target: Target, limit: Limit) -> None:
@@ -107,24 +109,29 @@ class Prober:
             if len(self._opening) > MOST_ASKED:
                 del self._opening[next(iter(self._opening))]
         if task is not None and not task.done():
-            await asyncio.shield(task)
+            await asyncio.wait([task])
 
-    async def pause(self, targets: list[Target], seconds: float, until: Awaitable[object]) -> None:
-        """Await something for at most so many seconds, and until something is heard of a probe of these targets."""
-        timeout = asyncio.timeout(seconds if math.isfinite(seconds) else None)
+    async def begins(self, target: Target, initial_rate: float) -> None:
+        """A call is made of which a user told the pace, in calls per second, and no pace is remembered."""
+        task = self._beginning.get(target)
+        if task is None:
+            if self._tasks is None:
+                return
+            task = self._beginning[target] = self._tasks.create_task(self._begins(target, initial_rate))
+            task.add_done_callback(lambda _: self._beginning.pop(target, None))
+        await asyncio.wait([task])
+
+    async def pause(self, targets: list[Target], seconds: float, waiting: asyncio.Task[object]) -> None:
+        """Wait for a task, for at most so many seconds, and until something is heard of a probe of these targets."""
+        news = asyncio.get_running_loop().create_future()
+        for target in targets:
+            self._sleeping.setdefault(target, set()).add(news)
         try:
-            async with timeout:
-                for target in targets:
-                    self._sleeping.setdefault(target, set()).add(timeout)
-                try:
-                    await until
-                finally:
-                    for target in targets:
-                        self._wakes(target, timeout)
-        except LimitWaitTimeout:
-            raise
-        except TimeoutError:
-            return
+            timeout = seconds if math.isfinite(seconds) else None
+            await asyncio.wait([waiting, news], timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for target in targets:
+                self._wakes(target, news)
 
     def heard(self, target: Target) -> None:
         """A probe has come to its end, or may be asked for sooner than was told: who waits looks again."""
@@ -136,11 +143,17 @@ class Prober:
         if self._tasks is not None:
             self._holding[probe] = self._tasks.create_task(self._hold(probe))
 
+    def let_go(self, probe: Probe) -> None:
+        """Say no more that it is under way: another call has it, or its end is told otherwise."""
+        holding = self._holding.pop(probe, None)
+        if holding is not None:
+            holding.cancel()
+
     async def served(self, probe: Probe) -> None:
         """Its call was served: whoever waits may go."""
         task = self._settle(self._served(probe), probe)
         if task is not None:
-            await asyncio.shield(task)
+            await asyncio.wait([task])
 
     def refused(self, probe: Probe) -> None:
         """Its call was refused, which has been reported."""
@@ -151,9 +164,7 @@ class Prober:
         self._settle(self._tell(probe, "back", retry_seconds), probe)
 
     def _settle(self, told: Coroutine[None, None, object], probe: Probe) -> asyncio.Task[object] | None:
-        holding = self._holding.pop(probe, None)
-        if holding is not None:
-            holding.cancel()
+        self.let_go(probe)
         if self._tasks is None:
             told.close()
             return None
@@ -177,14 +188,13 @@ class Prober:
         self._not_before[target] = limit.resume_at_ms, clock.now() + seconds
 
     def _wake(self, target: Target) -> None:
-        now = asyncio.get_running_loop().time()
-        for timeout in self._sleeping.get(target, ()):
-            if not timeout.expired():
-                timeout.reschedule(now)
+        for news in self._sleeping.get(target, ()):
+            if not news.done():
+                news.set_result(None)
 
-    def _wakes(self, target: Target, timeout: asyncio.Timeout) -> None:
+    def _wakes(self, target: Target, news: asyncio.Future[None]) -> None:
         sleeping = self._sleeping[target]
-        sleeping.discard(timeout)
+        sleeping.discard(news)
         if not sleeping:
             del self._sleeping[target]
 
@@ -192,6 +202,13 @@ class Prober:
         answer = await self._ask(Probe(target, 0, 0, limit.resume_at_ms), "opens")
         if answer is not None:
             self._paces.limited(target, clock.now() + self._forget_after)
+
+    async def _begins(self, target: Target, initial_rate: float) -> None:
+        if not self._is_away():
+            await self._ask(Probe(target, 0, 0), "begins", initial_rate=initial_rate)
+        # Also where nobody could be told: alone, this process keeps to it.
+        self._paces.limited(target, clock.now() + self._forget_after)
+        self._paces.tell(target, initial_rate, None)
 
     async def _hold(self, probe: Probe) -> None:
         until = clock.now() + LONGEST_HELD_SECONDS
@@ -212,10 +229,16 @@ class Prober:
         return await self._ask(probe, what, retry_seconds=retry_seconds)
 
     async def _ask(
-        self, probe: Probe, what: ProbeNews, *, since_ms: int = 0, retry_seconds: float = 0.0
+        self,
+        probe: Probe,
+        what: ProbeNews,
+        *,
+        since_ms: int = 0,
+        retry_seconds: float = 0.0,
+        initial_rate: float = 0.0,
     ) -> ProbeAnswer | None:
         try:
-            return await self._store.probe(what, probe, since_ms, self.verify_every, retry_seconds)
+            return await self._store.probe(what, probe, since_ms, self.verify_every, retry_seconds, initial_rate)
         except Exception as error:
             # Whatever it is: a lease ends by itself, and who asks for one goes on waiting.
             level = logging.DEBUG if isinstance(error, CoordinatorError) else logging.ERROR

@@ -8,9 +8,9 @@ from rate_coordinator.mirror import Limit
 from rate_coordinator.models import FIRST_ID
 from rate_coordinator.targets import Target
 
-ProbeNews = Literal["opens", "verifies", "held", "served", "refused", "back"]
-"""``"opens"``: a limit has lifted that calls waited for; ``"verifies"``: a call asks to try one before its time; the
-others: what became of a probe."""
+ProbeNews = Literal["begins", "opens", "verifies", "held", "served", "refused", "back"]
+"""``"begins"``: a pace is told by a user; ``"opens"``: a limit has lifted that calls waited for; ``"verifies"``: a call
+asks to try one before its time; the others: what became of a probe."""
 
 
 class Probe(NamedTuple):

@@ -18,7 +18,10 @@ from __future__ import annotations
 import copy
 
 from rate_coordinator.pacestate import (
+    BEYOND_TAU_MS,
     OPENING_RATE,
+    PLATEAU_CALLS,
+    PLATEAU_MIN_MS,
     PROBE_LEASE_MS,
     PROBE_PATIENCE_MS,
     PaceState,
@@ -66,6 +69,21 @@ def opening(now_ms: float, resume_ms: float, forget_ms: float, epoch: int, *, pr
     s.limited_ms = s.answer_ms = now_ms
     s.burst = 1
     search(s, OPENING_RATE)
+    return s
+
+
+def begun(now_ms: float, initial_rate: float, forget_ms: float, epoch: int) -> PaceState:
+    """The state of a pace that a user told, until a refusal teaches better.
+
+    Args:
+        now_ms: The time.
+        initial_rate: Calls per second.
+        forget_ms: See ``fresh``.
+        epoch: Its first.
+    """
+    s = opening(now_ms, now_ms, forget_ms, epoch, probed=True)
+    s.searching, s.base, s.ceiling, s.tau_ms = False, initial_rate, initial_rate, BEYOND_TAU_MS
+    s.plateau_ms = max(PLATEAU_MIN_MS, 1000 * PLATEAU_CALLS / initial_rate)
     return s
 
 

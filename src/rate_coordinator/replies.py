@@ -98,7 +98,7 @@ def read_turns(answer: list[bytes] | None) -> Turns | None:
     """Read the answer to a request for turns; None where there is no pace."""
     if not answer:
         return None
-    epoch, count, first_ms, spacing_ms, rate, ceiling, forgets_ms, processes, probe_ms = map(float, answer)
+    epoch, count, first_ms, spacing_ms, rate, ceiling, forgets_ms, processes, probe_ms, fleet = map(float, answer)
     return Turns(
         int(epoch),
         int(count),
@@ -109,6 +109,7 @@ def read_turns(answer: list[bytes] | None) -> Turns | None:
         forgets_ms / 1000,
         int(processes),
         int(probe_ms),
+        fleet,
     )
 
 

@@ -198,7 +198,13 @@ class Store:
         return read_turns(await self._exchange(exchange))
 
     async def probe(
-        self, what: ProbeNews, probe: Probe, since_ms: int, verify_every: float, retry_seconds: float
+        self,
+        what: ProbeNews,
+        probe: Probe,
+        since_ms: int,
+        verify_every: float,
+        retry_seconds: float,
+        initial_rate: float = 0.0,
     ) -> ProbeAnswer:
         """Ask for a probe, or tell what became of one.
 
@@ -208,6 +214,7 @@ class Store:
             since_ms: When the limit that is tried was set, on the server's clock.
             verify_every: So long after that, in seconds, it may be tried.
             retry_seconds: How long after one that came ``"back"`` the next may go.
+            initial_rate: The pace that a user told, in calls per second.
         """
         target, keys = probe.target, self.keys
         own = [keys.pace(target), keys.limit(target)]
@@ -217,7 +224,7 @@ class Store:
             told: list[Any] = [what, probe.epoch, probe.probe_ms, probe.resume_at_ms, since_ms]
             told += [to_ms(verify_every), to_ms(retry_seconds), self._forget_after_ms]
             told += [self.keys.notices, link.publish_with, self._max_events, secrets.token_hex(8), link.run_id]
-            told += [target.encode(), f"{write_names(target)},{self._details}"]
+            told += [target.encode(), f"{write_names(target)},{self._details}", initial_rate]
             return await link.run(script("probe"), own + shared, told)
 
         return read_probe(await self._exchange(exchange))

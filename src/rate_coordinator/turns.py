@@ -50,6 +50,8 @@ class Turns(NamedTuple):
     """How many share it at present, this one included."""
     probe_ms: int = 0
     """Where the only turn is a probe: which of the target's probes it is."""
+    fleet_rate: float = 0.0
+    """Turns per second that the whole fleet was granted lately."""
 
 
 class Turn(NamedTuple):
@@ -70,6 +72,7 @@ class Pace(NamedTuple):
     rate: float = 0.0
     ceiling: float = 0.0
     processes: int = 1
+    fleet_rate: float = 0.0
 
 
 @dataclass(slots=True)
@@ -111,7 +114,8 @@ class Paces:
     def learn(self, target: Target, turns: Turns, received_at: float) -> None:
         """Take in what an answer tells."""
         forgotten_at = received_at + turns.forgets_seconds
-        self._put(target, Pace(forgotten_at, turns.epoch, turns.rate, turns.ceiling, turns.processes))
+        told = Pace(forgotten_at, turns.epoch, turns.rate, turns.ceiling, turns.processes, turns.fleet_rate)
+        self._put(target, told)
 
     def tell(self, target: Target, rate: float | None, ceiling: float | None) -> None:
         """Another process was told how fast the fleet may go now."""

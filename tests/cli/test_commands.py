@@ -258,6 +258,7 @@ def test_events_as_json_are_one_object_a_line(cli: Cli) -> None:
         "call_age_seconds": None,
         "pace_rate": None,
         "pace_ceiling": None,
+        "probe": None,
     }
     assert (clear["kind"], clear["target"]) == ("clear", "openai")
     assert (idle["kind"], idle["target"]) == ("clear", None)
@@ -337,7 +338,7 @@ def test_a_pace_is_shown_and_forgotten(cli: Cli) -> None:
     assert (told["target"], told["pace"]["target"], told["pace"]["processes"]) == ("openai/gpt", "openai/gpt", 1)
     assert 890 < told["pace"]["forgets_seconds"] < 901
     assert told["pace"].keys() == {
-        *("target", "backend", "model", "rate", "ceiling", "forgets_seconds", "processes"),
+        *("target", "backend", "model", "rate", "ceiling", "admitted_per_second", "forgets_seconds", "processes"),
     }
     assert cli("pace", "openai", "--model", "gpt").out.startswith("openai/gpt: ")
     assert cli("status").out.splitlines()[-1].startswith("openai/gpt: ")

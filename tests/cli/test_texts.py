@@ -97,6 +97,7 @@ def test_a_pace_is_written_with_what_is_known_of_it() -> None:
         forgets_seconds=899.96,
         waiting=3,
         admitted_per_second=0.0,
+        fleet_per_second=0.0,
         processes=1,
         alone=False,
     )

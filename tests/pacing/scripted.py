@@ -19,7 +19,7 @@ from rate_coordinator import pacing
 from rate_coordinator.keys import Keys
 from rate_coordinator.pacestate import PaceState, rate
 from rate_coordinator.probes import Probe
-from rate_coordinator.probing import given_back, held, is_out, opening, refused, reopened, verify
+from rate_coordinator.probing import begun, given_back, held, is_out, opening, refused, reopened, verify
 from rate_coordinator.scripts import read_script
 from rate_coordinator.store import APPLIED_TTL_MS, FIRST_LIMIT_KEY, HORIZON_MS
 from rate_coordinator.targets import Target
@@ -28,6 +28,7 @@ KEYS = Keys("ns")
 TARGET = Target("openai", "opus")
 NAMES = '"backend":"openai","model":"opus"'
 MAX_EVENTS = 1000
+INITIAL_RATE = 7.3
 FIELDS = tuple(field.name for field in dataclasses.fields(PaceState))
 FLAGS = frozenset(field.name for field in dataclasses.fields(PaceState) if field.type == "bool")
 PACE_FORM = "1"
@@ -167,6 +168,7 @@ class Taken:
     forgets_ms: int
     processes: int
     probe_ms: int
+    fleet_rate: float
 
 
 class Scripted:
@@ -189,7 +191,9 @@ class Scripted:
         reply = run("turns", turns_keys(), turns_arguments(client, wanted, unused, epoch, served, served_ms))
         if reply is False:
             return None
-        epoch, granted, first_ms, spacing_ms, pace, ceiling, forgets_ms, processes, probe_ms = list(reply.values())
+        epoch, granted, first_ms, spacing_ms, pace, ceiling, forgets_ms, processes, probe_ms, fleet = list(
+            reply.values()
+        )
         return Taken(
             int(epoch),
             int(granted),
@@ -200,6 +204,7 @@ class Scripted:
             int(forgets_ms),
             int(processes),
             int(probe_ms),
+            float(fleet),
         )
 
     def probe(self, what: str, told: Probe, verify_ms: int, since_ms: int, retry_ms: int) -> list[str]:
@@ -253,7 +258,7 @@ def probe_keys() -> list[str]:
 
 def probe_arguments(what: str, told: Probe, verify_ms: int, since_ms: int, retry_ms: int, forget_ms: int) -> list[str]:
     asked = [what, told.epoch, told.probe_ms, told.resume_at_ms, since_ms, verify_ms, retry_ms, forget_ms]
-    rest = [KEYS.notices, "PUBLISH", MAX_EVENTS, "token", "", TARGET.encode(), f'{NAMES},"reporter":"r"']
+    rest = [KEYS.notices, "PUBLISH", MAX_EVENTS, "token", "", TARGET.encode(), f'{NAMES},"reporter":"r"', INITIAL_RATE]
     return [str(value) for value in (*asked, *rest)]
 
 
@@ -361,6 +366,9 @@ class Pure:
         """Return whether it was given or counts, when to ask again, and whether it lifted the limit."""
         self.expire()
         now_ms, state = self.redis.time_ms, self.state
+        if what == "begins":
+            self.state = state or begun(now_ms, INITIAL_RATE, self.forget_ms, now_ms)
+            return True, 0, False
         if what == "opens":
             if state is None:
                 self.state = opening(now_ms, told.resume_at_ms, self.forget_ms, now_ms, probed=False)
@@ -409,7 +417,7 @@ _begun = dict(zip(FIELDS, _values(PaceState()), strict=True))
 def unpack(stored: dict[str, str]) -> dict[str, float]:
     """Return the numbers of a stored state; those that no turn was taken after yet are as they begin."""
     assert stored["form"] == PACE_FORM
-    return _begun | {name: float(value) for name, value in stored.items() if name != "form"}
+    return _begun | {name: float(value) for name, value in stored.items() if name in _begun}
 
 
 def numbers(state: PaceState) -> dict[str, float]:

@@ -137,7 +137,7 @@ def test_the_scripts_are_given_here_what_the_library_gives_them() -> None:
     async def call() -> None:
         await store.take_turns(scripted.TARGET, TurnRequest(4, 3, 7, 2, 1))
         await store.report(1, [report])
-        await store.probe("back", probe, 5, 0.25, 1.5)
+        await store.probe("back", probe, 5, 0.25, 1.5, scripted.INITIAL_RATE)
 
     asyncio.run(call())
 
@@ -173,7 +173,7 @@ takes = st.tuples(
 )
 probes = st.tuples(
     st.just("probe"),
-    st.sampled_from(["opens", "verifies", "verifies", "held", "served", "served", "refused", "back"]),
+    st.sampled_from(["begins", "opens", "verifies", "verifies", "held", "served", "served", "refused", "back"]),
     st.sampled_from([0, 0, 0, 1]),
     st.sampled_from([100, 1000, 60_000]),
     st.sampled_from([0, 0, 500]),

@@ -108,6 +108,9 @@ class Fleet:
 
 
 async def by_a_refused_call(coordinator: RateLimitCoordinator) -> None:
+    for _ in range(20):
+        async with coordinator.admit("openai"):
+            pass
     async with coordinator.admit("openai") as call:
         await call.limited(STOP_SECONDS)
 

@@ -40,6 +40,7 @@ def of_pace(pace: PaceStatus) -> Fields:
         **of_target(pace.backend, pace.model),
         "rate": pace.rate or None,
         "ceiling": pace.ceiling or None,
+        "admitted_per_second": pace.fleet_per_second,
         "forgets_seconds": pace.forgets_seconds,
         "processes": pace.processes,
     }
@@ -66,6 +67,7 @@ def of_event(event: RateLimitEvent) -> Fields:
         "call_age_seconds": None if event.call_age_ms is None else event.call_age_ms / 1000,
         "pace_rate": event.pace_rate,
         "pace_ceiling": event.pace_ceiling,
+        "probe": event.probe,
     }
 
 

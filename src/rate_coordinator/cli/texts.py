@@ -81,13 +81,16 @@ def pace_line(pace: PaceStatus) -> str:
     name = printable(target(pace.backend, pace.model))
     learned = f"{pace.rate:.3g} calls per second" if pace.rate else "still to be learned"
     ceiling = f", last refused at {pace.ceiling:.3g}" if pace.ceiling else ""
-    return f"{name}: {learned}{ceiling}; forgotten in {seconds(pace.forgets_seconds)}"
+    admitted = f"; {pace.fleet_per_second:.3g} admitted" if pace.fleet_per_second else ""
+    return f"{name}: {learned}{ceiling}{admitted}; forgotten in {seconds(pace.forgets_seconds)}"
 
 
 def event_line(event: RateLimitEvent) -> str:
     """Return an event as a line of a log."""
     name = printable(target(event.backend_type, event.model)) if event.backend_type else "everything"
     head = f"{log_time(event.detected_at)}  {event.kind:<6}  {name}"
+    if event.probe is not None:
+        return f"{head}  a call was let through and served: lifted  by {who(event)}"
     if event.kind == "pace":
         learned = f"{event.pace_rate:.3g} calls per second" if event.pace_rate else "forgotten"
         return f"{head}  {learned}"
