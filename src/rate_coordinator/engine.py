@@ -13,7 +13,6 @@ from weakref import WeakSet
 from redis.exceptions import NoPermissionError
 
 from rate_coordinator import clock
-from rate_coordinator.admission import Gate
 from rate_coordinator.arguments import read_report
 from rate_coordinator.condition import Condition
 from rate_coordinator.connection import Endpoint, answered_within
@@ -26,6 +25,7 @@ from rate_coordinator.errors import (
     WrongEventLoop,
 )
 from rate_coordinator.eventlog import EventLog
+from rate_coordinator.gate import Gate
 from rate_coordinator.keys import Keys
 from rate_coordinator.mirror import Limit, Mirror
 from rate_coordinator.models import Health, PaceStatus, Reason, ReportResult

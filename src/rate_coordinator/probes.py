@@ -40,7 +40,7 @@ class ProbeAnswer(NamedTuple):
     """ID of the event that lifted the limit, because the probe was served; empty where none was lifted."""
 
 
-def verifiable_at(limit: Limit, verify_every: float, asked_ms: int) -> float:
+def verifiable_at(limit: Limit, verify_every: float, server_now_ms: int) -> float:
     """Return when a limit may be tried, on this process's clock; infinite where it may not.
 
     That is one that lasts longer than ``verify_every``, or was cut to the longest wait that counts.
@@ -48,10 +48,10 @@ def verifiable_at(limit: Limit, verify_every: float, asked_ms: int) -> float:
     Args:
         limit: As it is known.
         verify_every: Seconds; 0 tries none.
-        asked_ms: The limit's ``resume_at_ms`` less this is how long it lasts where that is not known.
+        server_now_ms: The server's clock now: what remains counts where it is not known how long the limit lasts.
     """
     long_ms = verify_every * 1000
-    lasts_ms = limit.wait_ms if limit.wait_ms is not None else limit.resume_at_ms - asked_ms
+    lasts_ms = limit.wait_ms if limit.wait_ms is not None else limit.resume_at_ms - server_now_ms
     clamped = limit.details is not None and limit.details.clamped == "above_cap"
     if not verify_every or not (clamped or lasts_ms > long_ms):
         return float("inf")
