@@ -217,8 +217,12 @@ async def test_a_pace_is_forgotten_by_itself(place: Place, make: Make) -> None:
     coordinator = await make(forget_after=0.3)
     await learn_a_pace(coordinator, wait_seconds=0.05)
     assert coordinator.health.paces
-    await eventually(lambda: not coordinator.health.paces)
-    assert await coordinator.pace("openai") is None
+
+    async def forgotten() -> bool:
+        return await coordinator.pace("openai") is None
+
+    await eventually(forgotten)
+    assert not coordinator.health.paces
     late = await make()
     assert late.health.paces == ()
 
