@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 
 from rate_coordinator.answers.answer import CLEAR, Answer
@@ -14,7 +14,6 @@ from rate_coordinator.answers.quantities import Clock, read_seconds
 from rate_coordinator.answers.reading import judge, read_now
 from rate_coordinator.answers.registry import candidates
 from rate_coordinator.errors import RateLimited
-from rate_coordinator.models import Reason
 
 MOST_CAUSES = 8
 """How many errors are looked at in a chain of ``raise … from …``."""
@@ -42,7 +41,7 @@ def read_exception(exc: BaseException, *, now: datetime | None = None) -> Answer
     """
     moment = read_now(now)
     for error in _chain(exc):
-        for read in (_own, _botocore, _http, _grpc, _named):
+        for read in (_own, _botocore, _grpc, _http, _named):
             answer = read(error, moment)
             if answer is not None and answer != CLEAR:
                 return answer
@@ -140,10 +139,9 @@ def _named(exc: BaseException, now: datetime) -> Answer | None:
     if not _SAYS_LIMITED.search(type(exc).__name__):
         return None
     for name in _TELL_WAITS:
-        wait = read_seconds(_duration(_held(exc, name)), "s", Clock(now, now))
+        wait = read_seconds(_duration(_get(exc, name)), "s", Clock(now, now))
         if wait is not None:
-            reason: Reason = "rate_limit"
-            return Answer(limited=True, wait_seconds=wait, reason=reason, source=name)
+            return Answer(limited=True, wait_seconds=wait, reason="rate_limit", source=name)
     return None
 
 
@@ -184,7 +182,7 @@ def _held(holder: object, name: str) -> object:
 
 def _call(holder: object, name: str) -> object:
     method = _get(holder, name)
-    if not isinstance(method, Callable):  # type: ignore[arg-type]
+    if not callable(method):
         return None
     try:
         return method()

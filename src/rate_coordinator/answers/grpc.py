@@ -55,7 +55,10 @@ def _fields(message: bytes, number: int) -> Iterator[bytes]:
 
 
 def _walk(message: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Yield the fields of a message: https://protobuf.dev/programming-guides/encoding/. Ends where it makes no sense."""
+    """Yield the fields of a message, up to where it makes no sense.
+
+    https://protobuf.dev/programming-guides/encoding/
+    """
     position = 0
     while position < len(message):
         key, position = _varint(message, position)

@@ -29,7 +29,8 @@ def read_headers(headers: object) -> dict[str, list[str]]:
     """Return the values of each header by its name in lower case. What is no header is left out."""
     found: dict[str, list[str]] = {}
     try:
-        items = headers.items() if isinstance(headers, Mapping) else headers
+        # Also what is no mapping can have items: those of http.client are a message.
+        items = getattr(headers, "items", lambda: headers)()
         for count, pair in enumerate(items if isinstance(items, Iterable) else ()):
             if count >= MOST_HEADERS:
                 break
@@ -39,7 +40,8 @@ def read_headers(headers: object) -> dict[str, list[str]]:
             for value in values[:MOST_ITEMS] if isinstance(values, (list, tuple)) else [values]:
                 key, text = _text(name), _text(value)
                 if key is not None and text is not None:
-                    found.setdefault(key.strip().lower(), []).append(text.strip())
+                    # gRPC sends bytes under such a name.
+                    found.setdefault(key.strip().lower(), []).append(text if key.endswith("-bin") else text.strip())
     except Exception:
         # Foreign mappings can fail in any way while they are walked through.
         return found
@@ -67,7 +69,7 @@ class Look:
 
     @cached_property
     def clock(self) -> Clock:
-        """What time it is here, and at the upstream: its own ``Date`` (RFC 9110, 6.6.1) plus ``Age`` (RFC 9111, 5.1)."""
+        """What time it is here, and there: by ``Date`` (RFC 9110, 6.6.1) and, in a cache, ``Age`` (RFC 9111, 5.1)."""
         date = next(iter(self.headers.get("date", ())), None)
         moment = read_moment(date) if date else None
         age = next((read_number(value) for value in self.headers.get("age", ())), 0.0) or 0.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rate_coordinator.answers.look import Look
-from rate_coordinator.answers.quantities import read_number
+from rate_coordinator.answers.quantities import DURATION, read_number
 from rate_coordinator.answers.rules import Clue, Level, Provider, Verdict, Wait, Window
 
 _THROTTLED = (
@@ -13,7 +13,11 @@ _THROTTLED = (
 )
 # Plain, with its namespace before it, or with a link behind it.
 _THROTTLED_CODE = rf"^(?:[\w.]+#)?(?:{_THROTTLED})(?::.*)?$"
-_A_DAYS_TOKENS = "tokens per day"
+# Only where an error is all there is: an object that is fetched may contain anything.
+_THROTTLED_XML = (
+    r"^\s*(?:<\?xml[^>]{0,100}\?>\s*)?<(?:Error|ErrorResponse|Response)\b(?s:.){0,300}?"
+    rf"<Code>(?:{_THROTTLED})</Code>"
+)
 
 AWS = Provider(
     name="aws",
@@ -22,11 +26,11 @@ AWS = Provider(
     "https://docs.aws.amazon.com/bedrock/latest/userguide/troubleshooting-api-error-codes.html",
     signs=(Clue("x-amzn-*"), Clue("x-amz-*"), Clue("$.__type", _THROTTLED_CODE)),
     verdicts=(
-        Verdict("quota", (Clue("$.message", _A_DAYS_TOKENS),), scope="tokens-day", heed_waits=False),
+        Verdict("quota", (Clue("$.message", "tokens per day"),), (400, 429), scope="tokens-day", heed_waits=False),
         Verdict("rate_limit", (Clue("x-amzn-errortype", _THROTTLED_CODE),)),
         Verdict("rate_limit", (Clue("$.__type", _THROTTLED_CODE),)),
         Verdict("rate_limit", (Clue("$.code", _THROTTLED_CODE),)),
-        Verdict("rate_limit", (Clue("$", rf"<Code>(?:{_THROTTLED})</Code>"),)),
+        Verdict("rate_limit", (Clue("$", _THROTTLED_XML),)),
     ),
 )
 
@@ -50,7 +54,6 @@ GITHUB = Provider(
             (403,),
             scope_from="x-ratelimit-resource",
         ),
-        Verdict(None, statuses=(403,)),
     ),
     windows=(Window("x-ratelimit-{part}", "epoch_s", scope_from="x-ratelimit-resource"),),
 )
@@ -72,7 +75,12 @@ SLACK = Provider(
 DISCORD = Provider(
     name="discord",
     source="https://docs.discord.com/developers/topics/rate-limits",
-    signs=(Clue("x-ratelimit-bucket"), Clue("x-ratelimit-scope"), Clue("x-ratelimit-global"), Clue("$.global")),
+    signs=(
+        Clue("x-ratelimit-bucket"),
+        Clue("x-ratelimit-scope"),
+        Clue("x-ratelimit-global"),
+        Clue("$.message", r"^You are being rate limited\.$"),
+    ),
     verdicts=(
         Verdict("rate_limit", (Clue("x-ratelimit-global", "true"),), (429,), scope="global"),
         Verdict("rate_limit", (Clue("$.global", "^true$"),), (429,), scope="global"),
@@ -155,7 +163,7 @@ REDDIT = Provider(
     verdicts=(Verdict("rate_limit", (Clue("$.json.errors.*.0", "^RATELIMIT$"),)),),
     waits=(
         Wait("$.json.ratelimit", "s"),
-        Wait("$.json.errors.*.1", pattern=r"(?:try again|take a break for|break for) ?(?:in )?([0-9.]+ [a-z]+)"),
+        Wait("$.json.errors.*.1", pattern=f"(?:try again in|break for) {DURATION}"),
     ),
     windows=(Window("x-ratelimit-{part}", "s"),),
 )
@@ -164,7 +172,12 @@ TWITTER = Provider(
     name="twitter",
     aliases=("x",),
     source="https://docs.x.com/x-api/fundamentals/rate-limits https://docs.x.com/x-api/fundamentals/post-cap",
-    signs=(Clue("x-rate-limit-reset"), Clue("$.title", "^UsageCapExceeded$"), Clue("x-twitter-response-tags")),
+    signs=(
+        Clue("x-access-level"),
+        Clue("x-twitter-*"),
+        Clue("$.title", "^UsageCapExceeded$"),
+        Clue("$.type", r"^https://api\.(?:x|twitter)\.com/2/problems/"),
+    ),
     verdicts=(
         Verdict(
             "quota",
@@ -203,7 +216,7 @@ CLOUDFLARE = Provider(
         # Whoever runs the site behind it limits an address.
         Verdict("rate_limit", (Clue("$", r"^\s*error code: 1015\b"),), (429,), scope="ip"),
     ),
-    waits=(Wait("$.errors.*.message", pattern="try again after ([0-9]+ [a-z]+)"),),
+    waits=(Wait("$.errors.*.message", pattern=f"try again after {DURATION}"),),
 )
 
 BINANCE = Provider(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from rate_coordinator.answers.quantities import DURATION
 from rate_coordinator.answers.rules import Clue, Provider, Verdict, Wait, Window
 
-_TRY_AGAIN_IN = r"try again in ((?:[0-9.]+ ?[a-zµ]+[ ,]*)+)"
+_TRY_AGAIN_IN = f"try again in {DURATION}"
 
 OPENAI = Provider(
     name="openai",
@@ -51,7 +52,7 @@ AZURE = Provider(
     ),
     waits=(
         Wait("x-ms-retry-after-ms", "ms"),
-        Wait("$.error.message", pattern=r"(?:retry after|try again in) ((?:[0-9.]+ ?[a-z]+[ ,]*)+)"),
+        Wait("$.error.message", pattern=f"(?:retry after|try again in) {DURATION}"),
     ),
 )
 
@@ -84,7 +85,7 @@ ANTHROPIC = Provider(
     windows=(Window("anthropic-ratelimit-{scope}-{part}", state="anthropic-ratelimit-{scope}-status"),),
 )
 
-_GOOGLE_MESSAGE = r"(?:retry in|reset after|resets in) ((?:[0-9.]+ ?[a-z]+ ?)+)"
+_GOOGLE_MESSAGE = f"(?:retry in|reset after|resets in) {DURATION}"
 
 GOOGLE = Provider(
     name="google",
@@ -127,7 +128,11 @@ GOOGLE = Provider(
 MISTRAL = Provider(
     name="mistral",
     source="https://docs.mistral.ai/deployment/ai-studio/tier https://github.com/mistralai/client-ts/issues/169",
-    signs=(Clue("x-ratelimit-tokens-query-cost"), Clue("$.message", "^Service tier capacity exceeded")),
+    signs=(
+        Clue("x-ratelimit-tokens-query-cost"),
+        Clue("$.raw_status_code"),
+        Clue("$.message", "^Service tier capacity exceeded"),
+    ),
     verdicts=(
         Verdict("overloaded", (Clue("$.message", "^Service tier capacity exceeded"),), scope="model"),
         Verdict("overloaded", (Clue("$.code", "^3505$"),), scope="model"),
@@ -167,7 +172,6 @@ OPENROUTER = Provider(
     name="openrouter",
     source="https://openrouter.ai/docs/api/reference/limits https://openrouter.ai/docs/api/reference/errors-and-debugging",
     signs=(
-        Clue("$.error.metadata.headers"),
         Clue("$.error.metadata.headers.X-RateLimit-Reset"),
         Clue("$.error.metadata.provider_name"),
         Clue("$.error.metadata.limit_source"),
@@ -192,7 +196,7 @@ HUGGING_FACE = Provider(
     source="https://huggingface.co/docs/hub/rate-limits https://huggingface.co/docs/inference-providers/pricing",
     signs=(
         Clue("$.error", "exceeded your monthly included credits"),
-        Clue("$.estimated_time"),
+        Clue("$.error", r"^Model \S+ is currently loading"),
     ),
     verdicts=(
         Verdict("quota", (Clue("$.error", "exceeded your monthly included credits"),), scope="month", heed_waits=False),
