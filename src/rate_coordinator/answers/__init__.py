@@ -5,6 +5,7 @@ Pure: nothing is sent, nothing is remembered but the providers that were registe
 
 from rate_coordinator.answers.answer import Answer
 from rate_coordinator.answers.exceptions import read_exception
+from rate_coordinator.answers.output import read_output
 from rate_coordinator.answers.reading import read_answer
 from rate_coordinator.answers.registry import providers, register_provider
 from rate_coordinator.answers.rules import Clue, Level, Provider, Verdict, Wait, Window
@@ -20,5 +21,6 @@ __all__ = [
     "providers",
     "read_answer",
     "read_exception",
+    "read_output",
     "register_provider",
 ]

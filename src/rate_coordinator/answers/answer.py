@@ -29,7 +29,8 @@ class Answer:
     reset_seconds: float | None = None
     """When that limit is whole again, in seconds from now."""
     source: str | None = None
-    """The header, or the field of the body as ``$.path``, that decided; ``status`` where only the status did."""
+    """The header, or the field of the body as ``$.path``, that decided; ``status`` where only the status did; of
+    an output, the program whose words they are."""
 
 
 CLEAR = Answer()

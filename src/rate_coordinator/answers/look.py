@@ -130,7 +130,7 @@ class Look:
 def parse_json(text: str) -> object:
     """Return what the JSON at the beginning of a text says; None where there is none. What follows it is left alone."""
     try:
-        return json.JSONDecoder().raw_decode(text)[0]
+        return json.JSONDecoder(strict=False).raw_decode(text)[0]
     except (ValueError, RecursionError):
         return None
 

@@ -32,10 +32,8 @@ _UNITS = {
     for name in names.split()
 }
 _NUMBER = re.compile(r"[0-9]+(?:\.[0-9]*)?|\.[0-9]+", re.ASCII)
-_DURATION = re.compile(
-    rf"([0-9]+(?:\.[0-9]+)?)[ \t\r\n]*({'|'.join(sorted(_UNITS, key=len, reverse=True))})(?![a-z])",
-    re.ASCII | re.IGNORECASE,
-)
+_UNIT = rf"(?:{'|'.join(sorted(_UNITS, key=len, reverse=True))})(?![a-z])"
+_DURATION = re.compile(rf"([0-9]+(?:\.[0-9]+)?)\s*({_UNIT})", re.IGNORECASE)
 _BETWEEN_PARTS = re.compile(r"(?:[ \t\r\n]|,|and\b)*", re.IGNORECASE)
 _RFC3339 = re.compile(
     r"(\d{4}-\d\d-\d\d)(?:[Tt ]| at )(\d\d:\d\d(?::\d\d)?)(?:[.,](\d{1,12}))? ?(?:(Z|UTC)|([+-])(\d\d):?(\d\d))",
@@ -47,9 +45,8 @@ _HTTP_DATE = re.compile(r"(?:mon|tues?|wed(?:nes)?|thu(?:rs)?|fri|sat(?:ur)?|sun
 _FIRST_EPOCH_S = 1e9
 _FIRST_EPOCH_MS = 1e11
 
-
-DURATION = r"((?:[0-9]+(?:\.[0-9]+)? ?[a-zµ]+[ ,]*)+)"
-"""A regular expression for a duration within a sentence, as a group."""
+DURATION = rf"(?P<wait>(?:[0-9]+(?:\.[0-9]+)?\s?{_UNIT}[\s,]*)+)"
+"""A regular expression for a duration within a sentence, as a group named ``wait``; whatever the case."""
 
 
 class Clock(NamedTuple):
