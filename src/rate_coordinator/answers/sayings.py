@@ -44,7 +44,10 @@ def _line(pattern: str) -> re.Pattern[str]:
     return re.compile(rf"^[^\w\n]{{0,12}}{pattern}", re.IGNORECASE | re.MULTILINE)
 
 
-_RESETS = rf"(?:[^\w\n(]{{0,8}}(?:it |limits? |your limit )?(?:will )?resets?:? (?:in {DURATION}|(?:at )?(?P<when>.{{1,80}})))?"
+_RESETS = (
+    r"(?:[^\w\n(]{0,8}(?:it |limits? |your limit )?(?:will )?resets?:? "
+    rf"(?:in {DURATION}|(?:at )?(?P<when>.{{1,80}})))?"
+)
 
 SAYINGS = (
     # https://github.com/anthropics/claude-code/issues/2087, read by programs

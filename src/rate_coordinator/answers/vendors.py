@@ -205,5 +205,5 @@ HUGGING_FACE = Provider(
     waits=(Wait("$.estimated_time", "s"),),
 )
 
-VENDORS = (OPENAI, AZURE, ANTHROPIC, GOOGLE, MISTRAL, COHERE, GROQ, OPENROUTER, HUGGING_FACE)
-"""In the order in which they are asked where several know an answer."""
+VENDORS = (GROQ, OPENROUTER, AZURE, OPENAI, ANTHROPIC, GOOGLE, MISTRAL, COHERE, HUGGING_FACE)
+"""In the order in which they are asked where several know an answer: many write theirs as OpenAI does."""
