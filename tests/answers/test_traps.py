@@ -238,7 +238,7 @@ def test_the_draft_of_the_ietf_is_read_in_its_versions(field: str, answer: tuple
 
 
 def test_the_time_has_to_tell_its_zone() -> None:
-    with pytest.raises(ValueError, match="^now must tell its time zone"):
+    with pytest.raises(ValueError, match=r"^now must tell its time zone"):
         read_answer(200, {}, now=datetime(2026, 6, 1))
 
 
