@@ -74,7 +74,7 @@ OUTPUTS = [
     Output(
         "claude-event",
         "https://code.claude.com/docs/en/headless",
-        '{"type":"system"}\n{"type":"result","subtype":"success","is_error":true,"result":"%s"}' % CLAUDE_EPOCH,
+        '{"type":"system"}\n{"type":"result","subtype":"success","is_error":true,"result":"' + CLAUDE_EPOCH + '"}',
         0,
         (True, "quota", 11200.0, None),
     ),
@@ -151,7 +151,7 @@ OUTPUTS = [
         "gemini-json",
         "https://github.com/google-gemini/gemini-cli/issues/1848",
         '✕ [API Error: [{\n    "error": {\n      "code": 429,\n      "message": "Resource has been exhausted (e.g. '
-        'check\n  quota).",\n      "status": "RESOURCE_EXHAUSTED"\n    }\n  }\n  ]]\n  Please wait and try again later.',
+        'check\n  quota).",\n      "status": "RESOURCE_EXHAUSTED"\n    }\n  }\n  ]]\n  Please wait and try again.',
         1,
         (True, "rate_limit", None, None),
     ),

@@ -15,7 +15,7 @@ _WHEN = re.compile(
     rf"(?:(?P<month>{'|'.join(_MONTHS)})[a-z]*\.? (?P<day>\d{{1,2}})(?:st|nd|rd|th)?(?:,? (?P<year>\d{{4}}))?"
     r",? (?:at )?"
     rf"|(?P<weekday>{'|'.join(_DAYS)})[a-z]*,? (?:at )?)?"
-    r"(?P<hour>\d{1,2})(?::(?P<minute>\d\d))?(?:\s?(?P<half>[ap])\.?m\b\.?)?(?:\s*\((?P<zone>[A-Za-z0-9_+/-]{1,64})\))?",
+    r"(?P<hour>\d{1,2})(?::(?P<minute>\d\d))?(?:\s?(?P<half>[ap])\.?m\b\.?)?(?:\s*\((?P<zone>[^)]{0,64}))?",
     re.ASCII | re.IGNORECASE,
 )
 
@@ -48,7 +48,7 @@ def read_when(text: str, now: datetime, local: tzinfo | None, *, today_only: boo
             return None
         hour = hour % 12 + (12 if found["half"].lower() == "p" else 0)
     try:
-        zone = ZoneInfo(found["zone"]) if found["zone"] else local
+        zone = ZoneInfo(found["zone"]) if found["zone"] is not None else local
         moments = [
             (_at(day, hour, minute, zone, now), ahead) for day, ahead in _days(found, _day_in(now, zone), today_only)
         ]
