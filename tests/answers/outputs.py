@@ -27,8 +27,8 @@ CLAUDE = "https://github.com/anthropics/claude-code/issues"
 CODEX = "https://github.com/openai/codex/issues"
 CLAUDE_EPOCH = f"Claude AI usage limit reached|{int(NOW.timestamp()) + 11200}"
 CODEX_DAYS = (
-    "■ You've hit your usage limit. Upgrade to Pro (https://openai.com/chatgpt/pricing) or try again in 5 days 22 hours "
-    "11\nminutes."
+    "■ You've hit your usage limit. Upgrade to Pro (https://openai.com/chatgpt/pricing) or try again in 5 days 22 "
+    "hours 11\nminutes."
 )
 GEMINI = "[API Error: You have exhausted your capacity on this model. Your quota will reset after 2h52m39s.]"
 HEAD = "HTTP/2 429 \r\ndate: Thu, 09 Apr 2026 10:00:00 GMT\r\nretry-after: 30\r\n\r\n"
@@ -60,7 +60,7 @@ OUTPUTS = [
     Output(
         "claude-date",
         f"{CLAUDE}/45257",
-        "You’ve hit your limit · resets Apr 10 at 7am (America/Chicago)",
+        "You\u2019ve hit your limit · resets Apr 10 at 7am (America/Chicago)",
         1,
         (True, "quota", 93600.0, None),
     ),

@@ -91,7 +91,7 @@ def read(exc: BaseException) -> Answer:
     return read_exception(exc, now=NOW)
 
 
-TOKENS = b'{"error": {"message": "Please try again in 20s.", "type": "tokens", "code": "rate_limit_exceeded", "param": null}}'
+TOKENS = b'{"error": {"message": "Please try again in 20s.", "type": "tokens", "code": "rate_limit_exceeded"}}'
 
 
 def test_an_error_with_a_response_is_read_as_its_answer() -> None:

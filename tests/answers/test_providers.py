@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 
 import pytest
 
@@ -43,10 +42,9 @@ ACME = Provider(
 
 
 @pytest.fixture(autouse=True)
-def acme(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def acme(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "_providers", dict(registry._providers))
     register_provider(ACME)
-    yield
 
 
 def read(status: int, headers: dict[str, str], body: object = None, provider: str | None = None) -> Answer:
@@ -108,8 +106,33 @@ def test_an_unknown_provider_is_refused_with_those_that_are_known() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    "openai azure anthropic google gemini vertex aws github gitlab slack discord telegram stripe shopify reddit "
-    "twitter x notion cloudflare mistral cohere groq openrouter huggingface binance".split(),
+    [
+        "openai",
+        "azure",
+        "anthropic",
+        "google",
+        "gemini",
+        "vertex",
+        "aws",
+        "github",
+        "gitlab",
+        "slack",
+        "discord",
+        "telegram",
+        "stripe",
+        "shopify",
+        "reddit",
+        "twitter",
+        "x",
+        "notion",
+        "cloudflare",
+        "mistral",
+        "cohere",
+        "groq",
+        "openrouter",
+        "huggingface",
+        "binance",
+    ],
 )
 def test_a_provider_is_known_and_says_where_it_is_documented(name: str) -> None:
     assert name in providers()
@@ -117,6 +140,6 @@ def test_a_provider_is_known_and_says_where_it_is_documented(name: str) -> None:
 
 
 def test_the_core_does_not_load_it() -> None:
-    code = "import sys, rate_coordinator; sys.exit(any(name.startswith('rate_coordinator.answers') for name in sys.modules))"
+    code = "import sys, rate_coordinator; sys.exit(any('rate_coordinator.answers' in name for name in sys.modules))"
 
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

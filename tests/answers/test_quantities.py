@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rate_coordinator.answers.quantities import Clock, Unit, read_duration, read_moment, read_seconds, split_list
+from rate_coordinator.answers.quantities import (
+    LONGEST_WAIT_SECONDS,
+    Clock,
+    Unit,
+    read_duration,
+    read_moment,
+    read_seconds,
+    split_list,
+)
 from rate_coordinator.waits import LONGEST_CAP_SECONDS
 from tests.answers.samples import NOW, NOW_S
 
@@ -72,8 +80,8 @@ def test_what_is_no_duration_is_none(text: str) -> None:
         ("Mon Jun  1 12:00:30 2026", "s", 30.0),
         (True, "auto", None),
         (None, "auto", None),
-        (LONGEST_CAP_SECONDS, "s", LONGEST_CAP_SECONDS),
-        (LONGEST_CAP_SECONDS + 1, "s", None),
+        (LONGEST_WAIT_SECONDS, "s", LONGEST_WAIT_SECONDS),
+        (LONGEST_WAIT_SECONDS + 1, "s", None),
         (10**400, "s", None),
     ],
 )
@@ -95,3 +103,7 @@ def test_a_written_moment_is_the_same_moment(naive: datetime, minutes: int) -> N
 @given(st.lists(st.sampled_from(["5", "1h2m", "Mon, 01 Jun 2026 12:00:30 GMT", "x"]), min_size=1, max_size=8))
 def test_a_joined_header_comes_apart_again(values: list[str]) -> None:
     assert split_list(", ".join(values)) == values or "x" in values
+
+
+def test_no_wait_is_believed_that_no_coordinator_could_be_told_to_heed() -> None:
+    assert LONGEST_WAIT_SECONDS == LONGEST_CAP_SECONDS

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rate_coordinator.models import Reason
+from rate_coordinator import Reason
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 
+from rate_coordinator import RateLimited
 from rate_coordinator.answers.answer import CLEAR, Answer
 from rate_coordinator.answers.generic import GENERIC
 from rate_coordinator.answers.grpc import PUSHBACK, STATUS_DETAILS, http_status, retry_delay
@@ -13,7 +14,6 @@ from rate_coordinator.answers.look import Look, read_headers
 from rate_coordinator.answers.quantities import Clock, read_seconds
 from rate_coordinator.answers.reading import judge, read_now
 from rate_coordinator.answers.registry import candidates
-from rate_coordinator.errors import RateLimited
 
 MOST_CAUSES = 8
 """How many errors are looked at in a chain of ``raise … from …``."""

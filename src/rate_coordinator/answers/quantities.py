@@ -8,11 +8,12 @@ from datetime import UTC, datetime, timedelta, timezone
 from email.utils import parsedate_to_datetime
 from typing import Literal, NamedTuple
 
-from rate_coordinator.waits import LONGEST_CAP_SECONDS
-
 Unit = Literal["auto", "s", "ms", "epoch_s", "epoch_ms", "moment"]
 """How a time is written. ``"auto"``: as it looks, a duration, a date, or a number of seconds or since 1970;
 ``"moment"``: only what names a moment, not a length of time."""
+
+LONGEST_WAIT_SECONDS: float = 366 * 24 * 3600.0
+"""What is longer than a year is believed of nobody, in seconds."""
 
 LONGEST_TEXT = 512
 """Characters of a value: what is longer is neither a number nor a time."""
@@ -86,7 +87,7 @@ def read_seconds(value: object, unit: Unit, clock: Clock) -> float | None:
         clock: What time it is; moments are held against the upstream's own clock.
 
     Returns:
-        0 to ``LONGEST_CAP_SECONDS``. None for what cannot be read, for waits longer than that, and for moments that
+        0 to ``LONGEST_WAIT_SECONDS``. None for what cannot be read, for waits longer than that, and for moments that
         have passed: an upstream that names one of those and refuses all the same has told nothing.
     """
     if isinstance(value, str) and len(value) > LONGEST_TEXT:
@@ -183,6 +184,6 @@ def _of_number(number: float, unit: Unit, clock: Clock) -> float | None:
 
 
 def _believed(seconds: float | None) -> float | None:
-    if seconds is None or not math.isfinite(seconds) or not 0 <= seconds <= LONGEST_CAP_SECONDS:
+    if seconds is None or not math.isfinite(seconds) or not 0 <= seconds <= LONGEST_WAIT_SECONDS:
         return None
     return seconds + 0.0

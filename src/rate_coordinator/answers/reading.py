@@ -10,10 +10,9 @@ from rate_coordinator.answers.answer import Answer
 from rate_coordinator.answers.generic import GENERIC
 from rate_coordinator.answers.levels import read_levels, tightest
 from rate_coordinator.answers.look import Body, Headers, Look
-from rate_coordinator.answers.quantities import read_seconds
+from rate_coordinator.answers.quantities import LONGEST_WAIT_SECONDS, read_seconds
 from rate_coordinator.answers.registry import candidates
 from rate_coordinator.answers.rules import Level, Provider, Verdict, Wait
-from rate_coordinator.waits import LONGEST_CAP_SECONDS
 
 
 def read_answer(
@@ -120,7 +119,7 @@ def _waits(look: Look, providers: Iterable[Provider]) -> list[_Told]:
                 seconds = read_seconds(value, rule.unit, look.clock)
                 if seconds is not None:
                     waits.append(_Told(seconds, rule.place))
-        elif (told := rule(look)) is not None and 0 <= told[0] <= LONGEST_CAP_SECONDS:
+        elif (told := rule(look)) is not None and 0 <= told[0] <= LONGEST_WAIT_SECONDS:
             waits.append(_Told(*told))
     return [wait for wait in waits if not _is_rounded(wait, waits)]
 

@@ -6,9 +6,9 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from rate_coordinator import Reason
 from rate_coordinator.answers.look import Look
 from rate_coordinator.answers.quantities import Unit
-from rate_coordinator.models import Reason
 
 
 @dataclass(frozen=True, slots=True)

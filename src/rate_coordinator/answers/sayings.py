@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from rate_coordinator import Reason
 from rate_coordinator.answers.quantities import DURATION
-from rate_coordinator.models import Reason
 
 
 @dataclass(frozen=True, slots=True)
