@@ -249,6 +249,12 @@ def test_an_error_that_tells_nothing_is_asked_for_its_cause() -> None:
     assert read(outer).wait_seconds == 30.0
 
 
+def test_a_group_is_asked_for_what_it_contains() -> None:
+    limited = Carrier(response=Response(429, {"retry-after": "30"}))
+
+    assert read(ExceptionGroup("x", [ValueError(), ExceptionGroup("y", [KeyError(), limited])])).wait_seconds == 30.0
+
+
 def test_errors_that_cause_one_another_end() -> None:
     first, second = ValueError(), ValueError()
     first.__cause__, second.__cause__ = second, first

@@ -237,6 +237,13 @@ def test_the_draft_of_the_ietf_is_read_in_its_versions(field: str, answer: tuple
     assert (told.remaining, told.reset_seconds, told.scope) == answer
 
 
+def test_a_policy_whose_kind_is_written_before_its_name_tells_its_size() -> None:
+    """https://huggingface.co/docs/hub/rate-limits; of two limits the one with the smallest part left is told."""
+    policies = '"fixed window";"api";q=500;w=300, "fixed window";"pages";q=100;w=300'
+
+    assert read(200, {"RateLimit": '"pages";r=99;t=9, "api";r=100;t=9', "RateLimit-Policy": policies}).scope == "api"
+
+
 def test_the_time_has_to_tell_its_zone() -> None:
     with pytest.raises(ValueError, match=r"^now must tell its time zone"):
         read_answer(200, {}, now=datetime(2026, 6, 1))

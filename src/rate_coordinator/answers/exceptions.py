@@ -16,7 +16,7 @@ from rate_coordinator.answers.reading import judge, read_now
 from rate_coordinator.answers.registry import candidates
 
 MOST_CAUSES = 8
-"""How many errors are looked at in a chain of ``raise … from …``."""
+"""How many errors are looked at in a group, or a chain of ``raise … from …``."""
 
 # Some libraries tell a refusal by the name of the error and the wait alone.
 _SAYS_LIMITED = re.compile(r"rate_?limit|retry_?after|flood_?wait|too_?many_?requests|slow_?mode", re.IGNORECASE)
@@ -29,7 +29,8 @@ def read_exception(exc: BaseException, *, now: datetime | None = None) -> Answer
     Understands what most libraries have in common: a ``response`` with a status, headers and perhaps a body (httpx,
     requests, the SDKs of OpenAI, Anthropic and others), the same on the error itself (aiohttp, urllib), botocore's
     ``response`` dictionaries, gRPC's ``code()`` and ``trailing_metadata()``, a ``retry_after`` where the name of the
-    error tells what it is, and ``RateLimited``. An error that tells nothing is asked for its cause. Nothing is read
+    error tells what it is, and ``RateLimited``. A group, and an error that tells nothing,
+    is asked for what it contains and for its cause. Nothing is read
     that would have to be fetched first, and nothing is raised, whatever the error does.
 
     Args:
@@ -50,11 +51,14 @@ def read_exception(exc: BaseException, *, now: datetime | None = None) -> Answer
 
 def _chain(exc: BaseException) -> Iterator[BaseException]:
     seen: list[BaseException] = []
-    error: object = exc
-    while isinstance(error, BaseException) and len(seen) < MOST_CAUSES and all(error is not one for one in seen):
-        seen.append(error)
-        yield error
-        error = error.__cause__
+    left: list[object] = [exc]
+    while left and len(seen) < MOST_CAUSES:
+        error = left.pop(0)
+        if isinstance(error, BaseException) and all(error is not one for one in seen):
+            seen.append(error)
+            yield error
+            left += error.exceptions[:MOST_CAUSES] if isinstance(error, BaseExceptionGroup) else ()
+            left.append(error.__cause__)
 
 
 def _own(exc: BaseException, now: datetime) -> Answer | None:

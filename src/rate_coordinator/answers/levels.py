@@ -11,7 +11,10 @@ from rate_coordinator.answers.rules import Level, ReadLevels, Window
 
 MOST_LEVELS = 32
 
-_ITEM = re.compile(r'\s*(?:"([^"\\]{0,64})"|([A-Za-z*][\w.*/:-]{0,63}))\s*((?:;[^,]{0,256})?)')
+# Some write the kind of a policy before its name: "fixed window";"api";q=500;w=300.
+_ITEM = re.compile(
+    r'\s*(?:"[^"]{0,64}"\s*;\s*(?="))?(?:"([^"\\]{0,64})"|([A-Za-z*][\w.*/:-]{0,63}))\s*((?:;[^,]{0,256})?)'
+)
 _PARAMETER = re.compile(r";\s*([a-z]+)\s*=\s*\"?([0-9]+(?:\.[0-9]+)?)")
 _OLD_FIELD = re.compile(r"\b(limit|remaining|reset)\s*=\s*\"?([0-9]+(?:\.[0-9]+)?)")
 

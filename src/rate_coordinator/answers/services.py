@@ -62,7 +62,7 @@ GITLAB = Provider(
     name="gitlab",
     source="https://docs.gitlab.com/administration/settings/user_and_ip_rate_limits/",
     signs=(Clue("ratelimit-resettime"), Clue("gitlab-lb"), Clue("x-gitlab-*")),
-    windows=(Window("ratelimit-{part}", "epoch_s", scope_from="ratelimit-name"),),
+    windows=(Window("ratelimit-{part}", scope_from="ratelimit-name"),),
 )
 
 SLACK = Provider(
