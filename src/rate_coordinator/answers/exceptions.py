@@ -29,9 +29,9 @@ def read_exception(exc: BaseException, *, now: datetime | None = None) -> Answer
     Understands what most libraries have in common: a ``response`` with a status, headers and perhaps a body (httpx,
     requests, the SDKs of OpenAI, Anthropic and others), the same on the error itself (aiohttp, urllib), botocore's
     ``response`` dictionaries, gRPC's ``code()`` and ``trailing_metadata()``, a ``retry_after`` where the name of the
-    error tells what it is, and ``RateLimited``. A group, and an error that tells nothing,
-    is asked for what it contains and for its cause. Nothing is read
-    that would have to be fetched first, and nothing is raised, whatever the error does.
+    error tells what it is, and ``RateLimited``. A group, and an error that tells nothing, is asked for what it contains
+    and for its cause. Nothing is read that would have to be fetched first, and nothing is raised, whatever the error
+    does.
 
     Args:
         exc: The error.
@@ -155,7 +155,7 @@ def _duration(value: object) -> float | None:
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return float(value) if not isinstance(value, int) or value.bit_length() < 64 else None
     seconds, nanos = _get(value, "seconds"), _get(value, "nanos")
-    if isinstance(seconds, int) and isinstance(nanos, int) and seconds.bit_length() < 64:
+    if isinstance(seconds, int) and isinstance(nanos, int) and max(seconds.bit_length(), nanos.bit_length()) < 64:
         return seconds + nanos / 1e9
     return None
 
