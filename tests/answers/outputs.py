@@ -1,0 +1,233 @@
+"""Samples of what programs print."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from zoneinfo import ZoneInfo
+
+NOW = datetime(2026, 4, 9, 12, 0, 0, tzinfo=ZoneInfo("Europe/Berlin"))
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a program printed, and how it ended."""
+
+    name: str
+    source: str
+    text: str
+    exit_code: int | None
+    expected: tuple[Any, ...]
+    """``limited``, ``reason``, ``wait_seconds`` and ``scope``."""
+
+
+CLEAR = (False, None, None, None)
+CLAUDE = "https://github.com/anthropics/claude-code/issues"
+CODEX = "https://github.com/openai/codex/issues"
+CLAUDE_EPOCH = f"Claude AI usage limit reached|{int(NOW.timestamp()) + 11200}"
+CODEX_DAYS = (
+    "■ You've hit your usage limit. Upgrade to Pro (https://openai.com/chatgpt/pricing) or try again in 5 days 22 "
+    "hours 11\nminutes."
+)
+GEMINI = "[API Error: You have exhausted your capacity on this model. Your quota will reset after 2h52m39s.]"
+HEAD = "HTTP/2 429 \r\ndate: Thu, 09 Apr 2026 10:00:00 GMT\r\nretry-after: 30\r\n\r\n"
+
+OUTPUTS = [
+    Output("claude-epoch", f"{CLAUDE}/2087", CLAUDE_EPOCH, 1, (True, "quota", 11200.0, None)),
+    Output("claude-epoch-and-exit-0", f"{CLAUDE}/2087", CLAUDE_EPOCH + "\n", 0, (True, "quota", 11200.0, None)),
+    Output(
+        "claude-zone",
+        f"{CLAUDE}/9236",
+        " ⎿  Claude usage limit reached. Your limit will reset at 3pm (Europe/Berlin).\n",
+        1,
+        (True, "quota", 10800.0, None),
+    ),
+    Output(
+        "claude-5-hours",
+        "https://support.claude.com/en/articles/11145838",
+        "5-hour limit reached ∙ resets 18:00",
+        1,
+        (True, "quota", 21600.0, "5-hour"),
+    ),
+    Output(
+        "claude-session",
+        f"{CLAUDE}/77082",
+        "You've hit your session limit · resets 8:30pm (Asia/Tokyo)",
+        0,
+        (True, "quota", 5400.0, "session"),
+    ),
+    Output(
+        "claude-date",
+        f"{CLAUDE}/45257",
+        "You\u2019ve hit your limit · resets Apr 10 at 7am (America/Chicago)",
+        1,
+        (True, "quota", 93600.0, None),
+    ),
+    Output(
+        "claude-weekday",
+        "https://code.claude.com/docs/en/errors",
+        "You've hit your weekly limit · resets Sunday 12:00am",
+        1,
+        (True, "quota", 216000.0, "weekly"),
+    ),
+    Output(
+        "claude-event",
+        "https://code.claude.com/docs/en/headless",
+        '{"type":"system"}\n{"type":"result","subtype":"success","is_error":true,"result":"' + CLAUDE_EPOCH + '"}',
+        0,
+        (True, "quota", 11200.0, None),
+    ),
+    Output("claude-credit", f"{CLAUDE}/4248", "Credit balance is too low\n", 1, (True, "quota", None, None)),
+    Output(
+        "claude-overloaded",
+        f"{CLAUDE}/5769",
+        'API Error (529 {"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}})',
+        1,
+        (True, "overloaded", None, None),
+    ),
+    Output(
+        "claude-rate-limit",
+        f"{CLAUDE}/2087",
+        'API Error: 429 {"type":"error","error":{"type":"rate_limit_error","message":"Please try again later."}}',
+        1,
+        (True, "rate_limit", None, None),
+    ),
+    Output(
+        "claude-went-on",
+        f"{CLAUDE}/5769",
+        'API Error (529 {"type":"error","error":{"type":"overloaded_error"}}) · Retrying in 1 seconds… (attempt 1/10)\n'
+        "Error: invalid API key",
+        1,
+        CLEAR,
+    ),
+    Output("claude-answers-about-limits", f"{CLAUDE}/2087", f"It prints this:\n{CLAUDE_EPOCH}\nthen ends.", 0, CLEAR),
+    Output("codex-days", f"{CODEX}/3899", CODEX_DAYS, 1, (True, "quota", 511860.0, "usage")),
+    Output(
+        "codex-date",
+        f"{CODEX}/21047",
+        "You've hit your usage limit. Upgrade to Plus to continue using Codex (https://chatgpt.com/explore/plus), or "
+        "try again at May 11th, 2026 1:36 PM.",
+        1,
+        (True, "quota", 2770560.0, "usage"),
+    ),
+    Output(
+        "codex-time",
+        "https://github.com/openai/codex/blob/main/codex-rs/protocol/src/error.rs",
+        "ERROR: You've hit your usage limit. Try again at 11:30 PM.",
+        1,
+        (True, "quota", 41400.0, "usage"),
+    ),
+    Output(
+        "codex-event",
+        "https://github.com/openai/codex/blob/main/docs/exec.md",
+        '{"type":"turn.started"}\n{"type":"turn.failed","error":{"message":"You\'ve hit your usage limit. Try again '
+        'later."}}',
+        1,
+        (True, "quota", None, "usage"),
+    ),
+    Output(
+        "codex-gave-up",
+        "https://github.com/openai/codex/blob/main/codex-rs/protocol/src/error.rs",
+        "ERROR: exceeded retry limit, last status: 429 Too Many Requests, request id: abc123",
+        1,
+        (True, "rate_limit", None, None),
+    ),
+    Output(
+        "codex-other-language",
+        f"{CODEX}/28089",
+        "You've hit your usage limit. try again at 10 de jul.",
+        1,
+        (True, "quota", None, "usage"),
+    ),
+    Output(
+        "gemini-quota",
+        "https://github.com/google-gemini/gemini-cli/blob/main/packages/core/src/utils/googleQuotaErrors.ts",
+        f"Loaded cached credentials.\n    {GEMINI}\n    An unexpected critical error occurred:[object Object]",
+        1,
+        (True, "quota", 10359.0, "model"),
+    ),
+    Output(
+        "gemini-json",
+        "https://github.com/google-gemini/gemini-cli/issues/1848",
+        '✕ [API Error: [{\n    "error": {\n      "code": 429,\n      "message": "Resource has been exhausted (e.g. '
+        'check\n  quota).",\n      "status": "RESOURCE_EXHAUSTED"\n    }\n  }\n  ]]\n  Please wait and try again.',
+        1,
+        (True, "rate_limit", None, None),
+    ),
+    Output(
+        "curl",
+        "https://curl.se/docs/manpage.html#-f",
+        "curl: (22) The requested URL returned error: 429\nmake: *** [fetch] Error 22",
+        2,
+        (True, "rate_limit", None, None),
+    ),
+    Output(
+        "curl-with-headers",
+        "https://curl.se/docs/manpage.html#--fail-with-body",
+        f"{HEAD}{{}}\ncurl: (22) The requested URL returned error: 429",
+        22,
+        (True, "rate_limit", 30.0, None),
+    ),
+    Output(
+        "curl-503",
+        "https://curl.se/docs/manpage.html#-f",
+        "curl: (22) The requested URL returned error: 503",
+        22,
+        (True, "overloaded", None, None),
+    ),
+    Output(
+        "curl-404",
+        "https://curl.se/docs/manpage.html#-f",
+        "curl: (22) The requested URL returned error: 404",
+        22,
+        CLEAR,
+    ),
+    Output("curl-that-did-not-fail", "https://curl.se/docs/manpage.html#-i", f"{HEAD}{{}}", 0, CLEAR),
+    Output(
+        "git",
+        "https://git-scm.com/docs/git-clone",
+        "fatal: unable to access 'https://github.com/a/b.git/': The requested URL returned error: 429",
+        128,
+        (True, "rate_limit", None, None),
+    ),
+    Output(
+        "python-openai",
+        "https://github.com/IIC2440/Syllabus-2025-1/issues/14",
+        "openai.RateLimitError: Error code: 429 - {'error': {'message': 'You exceeded your current quota', 'type': "
+        "'insufficient_quota', 'param': None, 'code': 'insufficient_quota'}}",
+        1,
+        (True, "quota", None, "account"),
+    ),
+    Output(
+        "aws-cli",
+        "https://docs.aws.amazon.com/cli/latest/topic/return-codes.html",
+        "\nAn error occurred (ThrottlingException) when calling the InvokeModel operation (reached max retries: 4): "
+        "Too many requests, please wait before trying again.",
+        254,
+        (True, "rate_limit", None, None),
+    ),
+    Output(
+        "aws-cli-denied",
+        "https://docs.aws.amazon.com/cli/latest/topic/return-codes.html",
+        "\nAn error occurred (AccessDeniedException) when calling the InvokeModel operation: not authorized",
+        254,
+        CLEAR,
+    ),
+    Output(
+        "tests-that-fail-beside-a-429",
+        "https://docs.pytest.org/en/stable/how-to/output.html",
+        "WARNING upstream: HTTP/1.1 429 Too Many Requests\nE   AssertionError: assert 1 == 2\n1 failed, 2 passed",
+        1,
+        CLEAR,
+    ),
+    Output(
+        "the-real-error-is-another",
+        "https://docs.python.org/3/tutorial/errors.html",
+        f"{CLAUDE_EPOCH}\nTraceback (most recent call last):\nSyntaxError: invalid syntax",
+        1,
+        CLEAR,
+    ),
+    Output("a-number", "https://www.rfc-editor.org/rfc/rfc6585", "processed 429 items", 1, CLEAR),
+    Output("nothing", "https://www.rfc-editor.org/rfc/rfc6585", " \n\n", 1, CLEAR),
+]
