@@ -26,6 +26,7 @@ from rate_coordinator.models import (
     ReportResult,
 )
 from rate_coordinator.notices import NoticeHandle, NoticeStream
+from rate_coordinator.observing import UpstreamAnswer
 from rate_coordinator.waits import MAX_WAIT_SECONDS
 
 __all__ = [
@@ -53,6 +54,7 @@ __all__ = [
     "Reason",
     "ReportResult",
     "ServerUnsuitable",
+    "UpstreamAnswer",
     "WrongEventLoop",
     "diagnose",
 ]

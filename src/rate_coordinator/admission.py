@@ -13,6 +13,7 @@ from rate_coordinator import clock
 from rate_coordinator.errors import CoordinatorMisuse, RateLimited
 from rate_coordinator.gate import Entry, Gate
 from rate_coordinator.models import Reason, ReportResult
+from rate_coordinator.observing import GUESS_SECONDS, UpstreamAnswer, check_guess, wait_of
 from rate_coordinator.targets import Target
 
 P = ParamSpec("P")
@@ -93,6 +94,35 @@ class Admission:
             return await self._gate.report(self._target, wait_seconds, job_id, sheet_num, reason, self._entry.epoch)
         finally:
             self._gate.refused(self._entry)
+
+    async def observe(
+        self,
+        answer: UpstreamAnswer,
+        job_id: str | None = None,
+        sheet_num: int | None = None,
+        *,
+        guess_seconds: float = GUESS_SECONDS,
+    ) -> ReportResult | None:
+        """Heed what the upstream answered to this call: a refusal is reported.
+
+        Args:
+            answer: What it said; ``rate_coordinator.answers`` reads it.
+            job_id: See ``report_rate_limit``.
+            sheet_num: See ``report_rate_limit``.
+            guess_seconds: How long to wait after a refusal that tells no wait, in seconds. Where an allowance is used
+                up and nothing tells when it comes back, it is at least 15 minutes.
+
+        Returns:
+            What became of the report; None where the call was not refused.
+
+        Raises:
+            ValueError: An argument cannot be used.
+            CoordinatorMisuse: The call has not been admitted yet, or the coordinator is closed.
+        """
+        guess = check_guess(guess_seconds)
+        if not answer.limited:
+            return None
+        return await self.limited(wait_of(answer, guess), job_id, sheet_num, reason=answer.reason or "rate_limit")
 
 
 async def call(

@@ -24,6 +24,7 @@ from rate_coordinator.models import (
     ReportResult,
 )
 from rate_coordinator.notices import NoticeCallback, NoticeHandle, NoticeStream
+from rate_coordinator.observing import GUESS_SECONDS, UpstreamAnswer, check_guess, wait_of
 from rate_coordinator.settings import Settings, check_timeout, default_reporter
 from rate_coordinator.targets import Target
 from rate_coordinator.waits import MAX_WAIT_SECONDS
@@ -214,6 +215,48 @@ class RateLimitCoordinator(Calls):
         report = read_report(target, wait_seconds, cap, job_id, sheet_num, reason, sent_at)
         await self._engine.ready()
         return await self._engine.report(report)
+
+    async def observe(
+        self,
+        backend: str,
+        answer: UpstreamAnswer,
+        job_id: str | None = None,
+        sheet_num: int | None = None,
+        *,
+        model: str | None = None,
+        guess_seconds: float = GUESS_SECONDS,
+        sent_at: float | None = None,
+    ) -> ReportResult | None:
+        """Heed what an upstream answered to a call that was not admitted here: a refusal is reported.
+
+        A call that was admitted has the same by ``call.observe``, which knows more.
+
+        Args:
+            backend: The upstream.
+            answer: What it said; ``rate_coordinator.answers`` reads it.
+            job_id: See ``report_rate_limit``.
+            sheet_num: See ``report_rate_limit``.
+            model: See ``report_rate_limit``.
+            guess_seconds: How long to wait after a refusal that tells no wait, in seconds. Where an allowance is used
+                up and nothing tells when it comes back, it is at least 15 minutes.
+            sent_at: See ``report_rate_limit``.
+
+        Returns:
+            What became of the report; None where the call was not refused.
+
+        Raises:
+            ValueError: An argument cannot be used.
+            CoordinatorUnavailable: This was the first use, and it could not be started.
+            CoordinatorMisuse: It is closed, or belongs to another event loop or process.
+        """
+        Target.of(backend, model)
+        guess = check_guess(guess_seconds)
+        if not answer.limited:
+            return None
+        wait, reason = wait_of(answer, guess), answer.reason or "rate_limit"
+        return await self.report_rate_limit(
+            backend, wait, job_id, sheet_num, model=model, reason=reason, sent_at=sent_at
+        )
 
     async def is_rate_limited(self, backend_type: str, model: str | None = None) -> tuple[bool, float]:
         """Return whether a backend is limited, and for how many seconds; ``(False, 0.0)`` when clear.
