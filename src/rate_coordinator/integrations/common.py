@@ -1,0 +1,54 @@
+"""What the HTTP integrations share: whose limit a request counts against, and when its answer's body is looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias, TypeVar
+
+Request = TypeVar("Request")
+
+Names: TypeAlias = str | tuple[str, str | None]
+"""A backend, or a backend and a model of it."""
+
+REFUSAL_BODY_BYTES = 64 * 1024
+"""No more of a body is looked at: what tells of a limit is short."""
+
+
+def names_of(
+    backend: str | Callable[[Request], Names] | None, request: Request, host: str | None
+) -> tuple[str, str | None]:
+    """Return the backend and the model that a request counts against.
+
+    Args:
+        backend: A name for all requests; or a function of the request that returns a name, or a name and a model; None
+            for the host.
+        request: The library's own request.
+        host: The host that it goes to, without the port.
+
+    Raises:
+        ValueError: There is no name: the function returned none, or the request has no host.
+    """
+    named = backend(request) if callable(backend) else backend if backend is not None else host
+    if isinstance(named, tuple):
+        name, model = named
+    else:
+        name, model = named, None
+    if not name:
+        raise ValueError(f"a backend must have a name, but of {request!r:.80} it is {named!r:.80}")
+    return name, model
+
+
+def is_telling(status: int) -> bool:
+    """Tell whether the body of an answer is looked at: a success may be a stream without end, and is left alone."""
+    return status >= 400
+
+
+def check_attempts(attempts: object) -> int:
+    """Return how often a request is sent at most.
+
+    Raises:
+        ValueError: ``attempts`` is not a whole number of at least 1.
+    """
+    if not isinstance(attempts, int) or isinstance(attempts, bool) or attempts < 1:
+        raise ValueError(f"attempts must be a whole number of at least 1, not {attempts!r:.80}")
+    return attempts
