@@ -29,10 +29,7 @@ def names_of(
         ValueError: There is no name: the function returned none, or the request has no host.
     """
     named = backend(request) if callable(backend) else backend if backend is not None else host
-    if isinstance(named, tuple):
-        name, model = named
-    else:
-        name, model = named, None
+    name, model = named if isinstance(named, tuple) else (named, None)
     if not name:
         raise ValueError(f"a backend must have a name, but of {request!r:.80} it is {named!r:.80}")
     return name, model
