@@ -281,6 +281,9 @@ class Dispenser:
             return self._go_alone(lane)
         lane.alone = False
         received_at = clock.now()
+        if turns is not None and not turns.epoch and tally is not None:
+            # Nobody was refused yet: what was served before the first refusal is told with it.
+            lane.tally = Tally(tally.since, tally.served + (lane.tally.served if lane.tally else 0))
         if turns is None:
             self._paces.forget(lane.target)
         else:

@@ -62,6 +62,8 @@ class Spreader:
             if len(self._told) >= MOST_TOLD:
                 self._told.clear()
             self._told[target] = now, now + spread.seconds, spread.rate
+            # From now on calls ask for turns, behind this.
+            self._paces.limited(target, now + spread.seconds)
             await asyncio.wait([self._tasks.create_task(self._tell(target, spread))])
 
     def _is_news(self, target: Target, spread: Spread, now: float) -> bool:
