@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import json
 import logging
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
@@ -27,8 +31,10 @@ from rate_coordinator.answers import read_answer
 from rate_coordinator.sync import NoticeStream, RateLimitCoordinator
 from rate_coordinator.sync.portal import Portal
 from tests.conftest import Place
+from tests.integrations.prefork import CHILDREN
 from tests.servers import RedisServer, free_port
 
+ROOT = Path(__file__).parents[2]
 REFUSED = read_answer(429, {"retry-after": "20"})
 LONG = 10.0
 """What would have been done long before: seconds."""
@@ -542,3 +548,51 @@ def test_a_portal_that_is_closed_cancels_what_it_cannot_end(caplog: pytest.LogCa
         with pytest.raises(CoordinatorClosed):
             waiting.result(LONG)
     assert "could not be closed in time" in caplog.text
+
+
+# Processes.
+
+
+def run(program: str, url: str, namespace: str) -> tuple[list[list[Any]], str, float]:
+    """Run a program of ``prefork``; return what it said, its errors, and how many seconds it took."""
+    began = time.monotonic()
+    command = [sys.executable, "-m", "tests.integrations.prefork", program, url, namespace]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=50, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()], done.stderr, time.monotonic() - began
+
+
+def test_a_forked_child_opens_afresh_whatever_other_threads_were_doing_and_the_parent_goes_on(real: Place) -> None:
+    """P55: as in a prefork server."""
+    said, errors, _ = run("forks", real.url, real.namespace)
+
+    assert errors == ""
+    children = [f"child {number}" for number in range(CHILDREN)]
+    assert said == [
+        ["codes", [0] * CHILDREN],
+        ["parent knows", children],
+        ["reconnects", 0],
+        ["released", True],
+    ]
+
+
+def test_a_program_that_never_closes_ends_although_threads_wait(real: Place) -> None:
+    said, errors, _ = run("ends", real.url, real.namespace)
+
+    assert said == [["delivered", True]]
+    assert errors == ""
+
+
+def test_a_program_that_never_closes_ends_in_time_while_redis_is_away() -> None:
+    said, errors, seconds = run("ends", f"redis://localhost:{free_port()}", "test")
+
+    assert said == [["delivered", False]]
+    assert "reports were never delivered" in errors
+    assert seconds < 20.0
+
+
+def test_an_interrupted_wait_takes_back_what_it_waits_for(real: Place) -> None:
+    said, errors, _ = run("interrupted", real.url, real.namespace)
+
+    assert said == [["interrupted", True]] * 4 + [["given back", True], ["closed", "CoordinatorClosed"]]
+    assert errors == ""
