@@ -30,7 +30,7 @@ from rate_coordinator import sync as sync_package
 from rate_coordinator.answers import read_answer
 from rate_coordinator.sync import NoticeStream, RateLimitCoordinator
 from rate_coordinator.sync.portal import Portal
-from tests.conftest import Place
+from tests.conftest import NEWEST, Place
 from tests.integrations.prefork import CHILDREN
 from tests.servers import RedisServer, free_port
 
@@ -582,6 +582,7 @@ def test_a_forked_child_opens_afresh_whatever_other_threads_were_doing_and_the_p
     ]
 
 
+@pytest.mark.parametrize("redis_server", [NEWEST], indirect=True, ids=["newest"])
 def test_a_program_that_never_closes_ends_although_threads_wait(real: Place) -> None:
     said, errors, _ = run("ends", real.url, real.namespace)
 
