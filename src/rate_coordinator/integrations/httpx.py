@@ -49,6 +49,6 @@ class AsyncCoordinatedTransport(AsyncCoordinated[httpx.Request, httpx.Response],
 
 
 class CoordinatedTransport(Coordinated[httpx.Request, httpx.Response], httpx.BaseTransport):
-    """For ``httpx.Client(transport=CoordinatedTransport(coordinator))``; see ``Coordinated`` and ``AsyncCoordinated``."""
+    """For ``httpx.Client(transport=CoordinatedTransport(coordinator))``; see ``Coordinated``."""
 
     _library = _LIBRARY

@@ -49,6 +49,6 @@ class AsyncCoordinatedTransport(AsyncCoordinated[httpx2.Request, httpx2.Response
 
 
 class CoordinatedTransport(Coordinated[httpx2.Request, httpx2.Response], httpx2.BaseTransport):
-    """For ``httpx2.Client(transport=CoordinatedTransport(coordinator))``; see ``Coordinated`` and ``AsyncCoordinated``."""
+    """For ``httpx2.Client(transport=CoordinatedTransport(coordinator))``; see ``Coordinated``."""
 
     _library = _LIBRARY
