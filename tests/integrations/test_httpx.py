@@ -489,7 +489,7 @@ async def test_a_function_that_names_nobody_is_told_and_nothing_is_sent(
 
 @pytest.mark.parametrize("name", ["httpx", "httpx2"])
 def test_where_the_library_is_missing_the_extra_is_named(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, name, None)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.delitem(sys.modules, f"rate_coordinator.integrations.{name}", raising=False)
     with pytest.raises(ModuleNotFoundError, match=rf"needs the extra '{name}'"):
         importlib.import_module(f"rate_coordinator.integrations.{name}")
