@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import threading
 from collections.abc import Iterator
 from typing import Any, Protocol
@@ -20,6 +19,7 @@ from rate_coordinator.integrations import httpx as for_httpx
 from rate_coordinator.integrations import httpx2 as for_httpx2
 from rate_coordinator.sync import RateLimitCoordinator as SyncCoordinator
 from tests.conftest import Place
+from tests.integrations.httpx_kit import warnings_of
 from tests.integrations.upstream import Reply, Upstream, refused, told
 
 HOST = "127.0.0.1"
@@ -149,10 +149,6 @@ def upstream() -> Iterator[Upstream]:
 def alone() -> Place:
     """A place of which nothing is left after each call: what is shared is tested on real servers."""
     return Place("memory://", f"test {uuid4()}")
-
-
-def warnings_of(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
-    return [record for record in caplog.records if record.name.startswith("rate_coordinator.integrations")]
 
 
 @pytest.mark.parametrize("retries", [OFF, LEFT_ON], ids=["off", "left on"])
