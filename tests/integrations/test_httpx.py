@@ -22,6 +22,7 @@ from rate_coordinator.sync import RateLimitCoordinator as SyncCoordinator
 from tests.conftest import Make, Place
 from tests.integrations.httpx_kit import ENCODED, LIBRARIES, QUOTA, Kit, warnings_of
 from tests.integrations.upstream import Reply, Upstream, refused, told
+from tests.servers import eventually
 
 HOST = "127.0.0.1"
 
@@ -205,6 +206,20 @@ async def test_a_refusal_that_is_not_returned_gives_its_connection_back_before_t
     wrapped = kit.library.AsyncHTTPTransport(limits=kit.library.Limits(max_connections=1))
     async with kit.client(coordinator, wrapped, attempts=3) as client:
         assert (await client.get(upstream.url, timeout=kit.library.Timeout(30, pool=1))).status_code == 200
+
+
+async def test_a_request_that_waits_to_be_sent_again_holds_no_connection(
+    coordinator: RateLimitCoordinator, kit: Kit, upstream: Upstream
+) -> None:
+    upstream.replies.append(refused(60))
+    wrapped = kit.library.AsyncHTTPTransport(limits=kit.library.Limits(max_connections=1))
+    async with kit.client(coordinator, wrapped, attempts=2, backend=lambda request: request.url.path) as client:
+        waiting = asyncio.create_task(client.get(f"{upstream.url}/one"))
+        await eventually(lambda: coordinator.active_limits)
+        assert (await client.get(f"{upstream.url}/other")).status_code == 200
+        assert not waiting.done()
+        await coordinator.clear_limits()
+        assert (await waiting).status_code == 200
 
 
 # What callers get.
