@@ -260,7 +260,7 @@ class RateLimitCoordinator(Calls):
         except RuntimeError:
             # Anything else looks for the coordinator's event loop, and this is not its thread.
             pass
-        return self._first_read(backend_type, model)
+        return self._home.run(lambda inner: inner.is_rate_limited(backend_type, model), blocks=not self._home.started)
 
     @property
     def active_limits(self) -> dict[str, float]:
@@ -434,11 +434,3 @@ class RateLimitCoordinator(Calls):
     def address(self) -> str:
         """Where Redis is, without user and password."""
         return self._home.room.coordinator.address
-
-    def _first_read(self, backend: str, model: str | None) -> tuple[bool, float]:
-        """Ask in the coordinator's thread, which may have to start it, and answer for this name from now on."""
-        room = self._home.open()
-        started = self._home.known == room.coordinator.is_rate_limited
-        answer = room.portal.run(partial(room.coordinator.is_rate_limited, backend, model), blocks=not started)
-        self._home.known = room.coordinator.is_rate_limited
-        return answer
