@@ -101,6 +101,17 @@ async def test_a_name_for_all_requests_is_whom_they_count_against(
     assert list(coordinator.active_limits) == ["acme"]
 
 
+async def test_a_served_answer_that_tells_what_is_left_slows_everybody_down(
+    coordinator: RateLimitCoordinator, kit: Kit, upstream: Upstream
+) -> None:
+    upstream.otherwise = told({}, 200, ratelimit_remaining="10", ratelimit_reset="20")
+    async with kit.client(coordinator) as client:
+        assert (await client.get(upstream.url)).status_code == 200
+    pace = await coordinator.pace(HOST)
+    assert pace is not None
+    assert pace.rate == pytest.approx(0.5, rel=0.1)
+
+
 async def test_where_nothing_is_wrapped_the_librarys_own_transport_sends(
     coordinator: RateLimitCoordinator, kit: Kit, upstream: Upstream
 ) -> None:
