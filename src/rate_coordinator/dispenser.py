@@ -284,7 +284,8 @@ class Dispenser:
         received_at = clock.now()
         if turns is not None and not turns.epoch and tally is not None:
             # Nobody was refused yet: what was served before the first refusal is told with it.
-            lane.tally = Tally(tally.since, tally.served + (lane.tally.served if lane.tally else 0))
+            tally.served += lane.tally.served if lane.tally else 0  # type: ignore[redundant-expr]
+            lane.tally = tally
         if turns is None:
             self._paces.forget(lane.target)
         else:

@@ -328,6 +328,21 @@ async def test_an_answer_that_was_made_from_bytes_is_looked_at_as_well(
     assert coordinator.recent_events[0].reason == "quota"
 
 
+async def test_an_answer_that_a_wrapped_transport_has_read_is_looked_at_as_well(
+    coordinator: RateLimitCoordinator, kit: Kit, upstream: Upstream
+) -> None:
+    class Logging(kit.library.AsyncHTTPTransport):  # type: ignore[misc,name-defined]
+        async def handle_async_request(self, request: Any) -> Any:
+            response = await super().handle_async_request(request)
+            await response.aread()
+            return response
+
+    upstream.replies.append(Reply(429, {"content-encoding": "gzip"}, gzip.compress(json.dumps(QUOTA).encode())))
+    async with kit.client(coordinator, Logging(verify=False)) as client:
+        assert (await client.get(upstream.url)).json() == QUOTA
+    assert coordinator.recent_events[0].reason == "quota"
+
+
 async def test_the_provider_that_is_named_says_how_its_answers_are_read(
     coordinator: RateLimitCoordinator, kit: Kit, upstream: Upstream
 ) -> None:
@@ -504,8 +519,9 @@ async def test_a_function_that_names_nobody_is_told_and_nothing_is_sent(
     coordinator: RateLimitCoordinator, kit: Kit, upstream: Upstream
 ) -> None:
     async with kit.client(coordinator, backend=lambda request: "") as client:
-        with pytest.raises(ValueError, match="a backend must have a name"):
-            await client.get(upstream.url)
+        with pytest.raises(ValueError, match="a backend must have a name") as raised:
+            await client.get(f"{upstream.url}?key=secret")
+    assert "secret" not in str(raised.value)
     assert upstream.asked == []
 
 
