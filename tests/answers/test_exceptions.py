@@ -205,6 +205,23 @@ def test_google_api_core_is_understood() -> None:
     assert read(error).wait_seconds == 20.5
 
 
+def test_the_status_that_google_api_core_gives_an_error_of_grpc_is_no_answer_of_the_upstream() -> None:
+    failed = Carrier(
+        code=503, grpc_status_code=StatusCode.UNAVAILABLE, response=RpcError(StatusCode.UNAVAILABLE, (), "no route")
+    )
+    answered = Carrier(code=503, grpc_status_code=StatusCode.UNAVAILABLE, response=Carrier(status_code=503))
+
+    assert read(failed) == Answer()
+    assert read(answered).reason == "overloaded"
+
+
+def test_google_api_core_is_understood_where_it_does_not_decode_the_details() -> None:
+    carried = RpcError(StatusCode.RESOURCE_EXHAUSTED, [("grpc-status-details-bin", status_details(20, 500_000_000))])
+    error = Carrier(code=429, grpc_status_code=StatusCode.RESOURCE_EXHAUSTED, details=[], response=carried)
+
+    assert read(error).wait_seconds == 20.5
+
+
 class RetryAfter(Exception):
     """As of python-telegram-bot and aiogram."""
 

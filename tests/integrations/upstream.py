@@ -104,7 +104,7 @@ class Upstream:
                 except OSError:
                     self.close_connection = True
 
-            do_GET = do_POST
+            do_GET = do_HEAD = do_PUT = do_POST
 
             def _body(self, headers: dict[str, str]) -> bytes:
                 if headers.get("transfer-encoding") != "chunked":
@@ -123,7 +123,8 @@ class Upstream:
                 if isinstance(reply.body, bytes):
                     self.send_header("content-length", str(len(reply.body) + reply.cut))
                     self.end_headers()
-                    self.wfile.write(reply.body)
+                    if self.command != "HEAD":
+                        self.wfile.write(reply.body)
                 else:
                     self.send_header("transfer-encoding", "chunked")
                     self.end_headers()

@@ -81,7 +81,9 @@ def _botocore(exc: BaseException, now: datetime) -> Answer | None:
 
 def _http(exc: BaseException, now: datetime) -> Answer | None:
     response = _get(exc, "response")
-    for carrier in (response, exc) if response is not None else (exc,):
+    # The HTTP status of an error of gRPC is made up, and its own has told nothing.
+    own = () if isinstance(_get(_get(exc, "grpc_status_code"), "name"), str) else (exc,)
+    for carrier in (response, *own) if response is not None else own:
         status = next(
             (code for name in ("status_code", "status", "http_status", "code") if (code := _status(carrier, name))),
             None,
@@ -119,7 +121,9 @@ def _grpc(exc: BaseException, now: datetime) -> Answer | None:
     if not isinstance(name, str):
         return None
     status = http_status(name)
-    metadata = read_headers(_call(exc, "trailing_metadata"))
+    # google.api_core knows how to read it only with grpcio-status.
+    trailers = _call(exc, "trailing_metadata") or _call(_get(exc, "response"), "trailing_metadata")
+    metadata = read_headers(trailers)
     waits = [read_seconds(value, "ms", Clock(now, now)) for value in metadata.get(PUSHBACK, ())]
     for value in metadata.get(STATUS_DETAILS, ()):
         waits.append(retry_delay(value.encode("latin-1", "replace")))

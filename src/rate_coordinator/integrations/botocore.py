@@ -33,7 +33,10 @@ _TURN = "rate_coordinator.turn"
 class AdmissionTimeout(BotoCoreError, LimitWaitTimeout):  # type: ignore[misc]
     """A request was not sent, because its limit outlasts the timeout."""
 
-    fmt = "{message}"
+    fmt = "{reason}"
+
+    def __init__(self, *, reason: str) -> None:
+        super().__init__(reason=reason)  # type: ignore[call-arg]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +54,7 @@ class Attempt:
     @property
     def host(self) -> str | None:
         """Where it goes to, without the port."""
-        return urlsplit(self.request.url).hostname
+        return urlsplit(str(self.request.url)).hostname
 
 
 def coordinate(
@@ -66,10 +69,11 @@ def coordinate(
     """Have each attempt of a client's calls wait for its turn, and tell the coordinator what was answered.
 
     The attempts that botocore makes by itself, in any of its retry modes, are admitted and reported one by one, so that
-    they wait for the shared resume time and multiply nothing. An attempt waits before it is signed, so that no signature
+    they wait for the shared resume time and multiply nothing. An attempt waits before it is signed: no signature
     expires meanwhile. A throttle is known by its error code or status; AWS tells no wait with most of them, which is
     what ``guess_seconds`` is for. Any other answer counts as served, that of an operation that streams as soon as its
-    headers are there; what is no answer (no connection, no credentials) as neither.
+    headers are there; what is no answer (no connection, no credentials) as neither. botocore tells of no call that is
+    interrupted by a ``KeyboardInterrupt`` or ``SystemExit``: of a ``max_in_flight`` such a one keeps its place.
 
     Args:
         client: A client or resource, or a session, botocore's or boto3's, whose later clients are meant. One that is
@@ -116,7 +120,7 @@ class _Hooks:
         self._policy = policy
         self._local = threading.local()
 
-    def begin(self, request: AWSRequest, operation_name: str, event_name: str, **_: object) -> None:
+    def begin(self, request: AWSRequest, operation_name: str, event_name: str, **others: object) -> None:
         """Wait, before a request is signed."""
         context = request.context
         attempt = Attempt(event_name.split(".")[1], operation_name, context.get("client_region"), request)
@@ -134,7 +138,7 @@ class _Hooks:
         try:
             admission.__enter__()
         except LimitWaitTimeout as error:
-            raise AdmissionTimeout(message=str(error)) from error
+            raise AdmissionTimeout(reason=str(error)) from error
         context[_TURN] = turn = _Turn(backend, model, admission)
         # A call that was interrupted is never heard of again; it must not pass for one that is under way.
         self._local.turn = weakref.ref(turn)
@@ -145,14 +149,14 @@ class _Hooks:
         response_dict: dict[str, Any] | None,
         parsed_response: dict[str, Any] | None,
         exception: Exception | None,
-        **_: object,
+        **others: object,
     ) -> None:
         """Tell what was answered."""
         turn: _Turn | None = context.get(_TURN)
         if turn is None:
             return
         if response_dict is None or parsed_response is None:
-            self.fail(context, exception)
+            self._leave(turn, exception)
             return
         answer = _read(response_dict, parsed_response)
         turn.refused = answer.limited
@@ -165,7 +169,7 @@ class _Hooks:
         finally:
             self._leave(turn, None)
 
-    def give_up(self, request_dict: dict[str, Any], **_: object) -> bool | None:
+    def give_up(self, request_dict: dict[str, Any], **others: object) -> bool | None:
         """Return False where botocore is not to try again: the wait would outlast the timeout."""
         turn: _Turn | None = request_dict["context"].get(_TURN)
         if turn is None or not turn.refused or self._policy.timeout is None:
@@ -173,13 +177,13 @@ class _Hooks:
         _, seconds = self._coordinator.is_rate_limited(turn.backend, turn.model)
         return False if seconds > self._policy.timeout else None
 
-    def fail(self, context: MutableMapping[str, Any], exception: Exception | None, **_: object) -> None:
+    def fail(self, context: MutableMapping[str, Any], exception: Exception | None, **others: object) -> None:
         """Give the turn back of a request that was not answered, or not even sent."""
         turn: _Turn | None = context.get(_TURN)
         if turn is not None:
             self._leave(turn, exception)
 
-    def _leave(self, turn: _Turn, exception: Exception | None) -> None:
+    def _leave(self, turn: _Turn, exception: BaseException | None) -> None:
         admission, turn.admission = turn.admission, None
         if admission is not None:
             self._local.turn = None

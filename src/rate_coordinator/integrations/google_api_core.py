@@ -32,7 +32,7 @@ from rate_coordinator.sync import RateLimitCoordinator
 
 __all__ = ["AdmissionTimeout", "CoordinatedAsyncRetry", "CoordinatedRetry", "if_limited"]
 
-Retried = TypeVar("Retried", RateLimitCoordinator, rate_coordinator.RateLimitCoordinator)
+Coordinator = TypeVar("Coordinator", bound=RateLimitCoordinator | rate_coordinator.RateLimitCoordinator)
 T = TypeVar("T")
 
 
@@ -68,7 +68,7 @@ def if_limited(
     return predicate
 
 
-class _Coordinated(Generic[Retried]):
+class Coordinated(Generic[Coordinator]):
     """Makes each attempt when its turn has come, and tells the coordinator how it went.
 
     For what takes a ``retry``: ``client.method(…, retry=CoordinatedRetry(coordinator, "vertex"))``; or as a decorator.
@@ -98,7 +98,7 @@ class _Coordinated(Generic[Retried]):
 
     def __init__(
         self,
-        coordinator: Retried,
+        coordinator: Coordinator,
         backend: str,
         model: str | None = None,
         *,
@@ -113,8 +113,7 @@ class _Coordinated(Generic[Retried]):
     ) -> None:
         if not hasattr(coordinator.admit(backend, model, priority=priority), self._enters):
             raise ValueError(f"coordinator is of the other kind, with or without await: {coordinator!r:.80}")
-        self._coordinator = coordinator
-        self._admit = partial(coordinator.admit, backend, model, priority=priority)
+        self._admit: Callable[..., Any] = partial(coordinator.admit, backend, model, priority=priority)
         self._guess_seconds = guess_seconds
         self._settings: dict[str, Any] = {
             "predicate": predicate,
@@ -124,27 +123,33 @@ class _Coordinated(Generic[Retried]):
             "timeout": timeout,
             "on_error": on_error,
         }
-        self._another = partial(type(self), coordinator, backend, model, priority=priority, guess_seconds=guess_seconds)
+        self._another: Callable[..., Any] = partial(
+            type(self), coordinator, backend, model, priority=priority, guess_seconds=guess_seconds
+        )
         super().__init__(**self._settings)
 
     def with_timeout(self, timeout: float | None) -> Self:
         """Return the same with another timeout, in seconds."""
-        return self._another(**{**self._settings, "timeout": timeout})
+        return cast(Self, self._another(**{**self._settings, "timeout": timeout}))
 
     def with_predicate(self, predicate: Callable[[Exception], bool]) -> Self:
         """Return the same with another predicate."""
-        return self._another(**{**self._settings, "predicate": predicate})
+        return cast(Self, self._another(**{**self._settings, "predicate": predicate}))
 
     def with_delay(
         self, initial: float | None = None, maximum: float | None = None, multiplier: float | None = None
     ) -> Self:
         """Return the same with other delays, in seconds; None keeps what is."""
         told = {"initial": initial, "maximum": maximum, "multiplier": multiplier}
-        return self._another(**{**self._settings, **{name: value for name, value in told.items() if value is not None}})
+        return cast(
+            Self,
+            self._another(**{**self._settings, **{name: value for name, value in told.items() if value is not None}}),
+        )
 
 
-class CoordinatedRetry(_Coordinated[RateLimitCoordinator], Retry):
-    __doc__ = _Coordinated.__doc__
+class CoordinatedRetry(Coordinated[RateLimitCoordinator], Retry):
+    """Makes each attempt when its turn has come; see ``Coordinated``."""
+
     _enters = "__enter__"
 
     def __call__(self, func: Callable[..., T], on_error: Callable[[Exception], Any] | None = None) -> Callable[..., T]:
@@ -171,8 +176,9 @@ class CoordinatedRetry(_Coordinated[RateLimitCoordinator], Retry):
         return coordinated
 
 
-class CoordinatedAsyncRetry(_Coordinated[rate_coordinator.RateLimitCoordinator], AsyncRetry):
-    __doc__ = _Coordinated.__doc__
+class CoordinatedAsyncRetry(Coordinated[rate_coordinator.RateLimitCoordinator], AsyncRetry):
+    """The same for ``async`` clients and functions; its coordinator is the async one."""
+
     _enters = "__aenter__"
 
     def __call__(
@@ -225,7 +231,7 @@ class _Tries:
         self._waits = report is not None and report.seconds_remaining > 0
 
     def timed_out(self, error: LimitWaitTimeout) -> AdmissionTimeout:
-        return AdmissionTimeout(str(error), self._refusal)
+        return AdmissionTimeout(str(error), self._refusal)  # type: ignore[no-untyped-call]
 
     def _is_repeated(self, error: Exception) -> bool:
         if isinstance(error, AdmissionTimeout):

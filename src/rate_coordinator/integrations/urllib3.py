@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 try:
@@ -37,10 +37,11 @@ class Request:
     """What is about to be sent, for a function that tells whom it counts against."""
 
     method: str
-    url: str
-    headers: Mapping[str, str]
+    # Keys can be in any of these.
+    url: str = field(repr=False)
+    headers: Mapping[str, str] = field(repr=False)
     """Found by names in any case."""
-    body: object
+    body: object = field(repr=False)
     """Bytes, text, a file, an iterable, or None."""
 
 
@@ -149,10 +150,14 @@ class _Pool:
         def send() -> BaseHTTPResponse:
             return self._pool.urlopen(method, url, body, headers, left, redirect, *arguments, **keywords)
 
-        return self._sender.send(_Exchange(self._origin.host, Request(method, whole, shown, body), send))
+        exchange = _Exchange(self._origin.host, Request(method, whole, shown, body), send)
+        exchange.decodes = keywords.get("decode_content", True)
+        return self._sender.send(exchange)
 
 
 class _Exchange:
+    decodes = True
+
     def __init__(self, host: str | None, request: Request, send: Callable[[], BaseHTTPResponse]) -> None:
         self.host = host
         self.request = request
@@ -178,8 +183,8 @@ class _Exchange:
     def look(self, response: BaseHTTPResponse) -> Seen:
         if isinstance(response, LookedAt):
             return response.look()
-        telling = is_telling(response.status) and response.closed
-        return seen(response, response.data if telling else None)
+        preloaded = is_telling(response.status) and response.closed
+        return seen(response, response.data if preloaded else None, decoded=self.decodes)
 
     def close(self, response: BaseHTTPResponse) -> None:
         response.close()

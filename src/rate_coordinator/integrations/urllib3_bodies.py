@@ -46,37 +46,39 @@ class LookedAt(HTTPResponse):
 
     def look(self) -> Seen:
         """Read the beginning of the body, which stays there to be read."""
-        return seen(self, self._decoded(self._replay.begin()))
+        return seen(self, self._replay.begin(), decoded=False)
 
     def release_conn(self) -> None:
         """Give the connection back to its pool."""
         self._response.release_conn()
 
-    def _decoded(self, begun: bytes) -> bytes:
-        encoding = self.headers.get("content-encoding")
-        if not begun or encoding is None:
-            return begun
-        copy = HTTPResponse(io.BytesIO(begun), {"content-encoding": encoding}, preload_content=False)
-        decoded = b""
-        try:
-            for piece in copy.stream(_PIECE_BYTES, decode_content=True):
-                decoded += piece
-                if len(decoded) >= REFUSAL_BODY_BYTES:
-                    break
-        except HTTPError:
-            # Of what ends in the middle, or is not what it says, the beginning counts.
-            pass
-        return decoded
 
-
-def seen(response: BaseHTTPResponse, body: bytes | None = None) -> Seen:
+def seen(response: BaseHTTPResponse, body: bytes | None = None, *, decoded: bool = True) -> Seen:
     """Return what is looked at of an answer.
 
     Args:
         response: The answer.
-        body: The beginning of its body, decoded.
+        body: The beginning of its body.
+        decoded: Whether that is as its ``Content-Encoding`` has left it.
     """
+    encoding = response.headers.get("content-encoding")
+    if body and encoding is not None and not decoded:
+        body = _decode(body, encoding)
     return Seen(response.status, list(response.headers.items()), body[:REFUSAL_BODY_BYTES] if body else None)
+
+
+def _decode(body: bytes, encoding: str) -> bytes:
+    copy = HTTPResponse(io.BytesIO(body), {"content-encoding": encoding}, preload_content=False)
+    decoded = b""
+    try:
+        for piece in copy.stream(_PIECE_BYTES, decode_content=True):
+            decoded += piece
+            if len(decoded) >= REFUSAL_BODY_BYTES:
+                break
+    except HTTPError:
+        # Of what ends in the middle, or is not what it says, the beginning counts.
+        pass
+    return decoded
 
 
 class _Stream:
