@@ -220,7 +220,7 @@ def test_its_copies_are_coordinated_as_well(coordinator: SyncCoordinator) -> Non
     retry = CoordinatedRetry(coordinator, "vertex", "gemini", guess_seconds=60)
     copies = [retry.with_timeout(1), retry.with_deadline(1), retry.with_delay(maximum=3), retry.with_predicate(bool)]
     for copy in copies:
-        call, asked = failing(exceptions.TooManyRequests("x"))
+        call, _ = failing(exceptions.TooManyRequests("x"))
         with pytest.raises(AdmissionTimeout):
             copy.with_timeout(0.5)(call)()
         assert list(coordinator.active_limits) == ["vertex/gemini"]

@@ -15,6 +15,7 @@ import pytest
 import requests
 from requests.adapters import BaseAdapter, HTTPAdapter
 from requests.auth import HTTPDigestAuth
+from urllib3 import BaseHTTPResponse
 from urllib3.util import Retry
 
 from rate_coordinator import LimitWaitTimeout
@@ -246,9 +247,8 @@ def test_other_answers_are_repeated_beneath_as_before(coordinator: RateLimitCoor
     class Counted(Retry):
         repeated = 0
 
-        def increment(self, *arguments: Any, **keywords: Any) -> Retry:
+        def sleep(self, response: BaseHTTPResponse | None = None) -> None:
             Counted.repeated += 1
-            return super().increment(*arguments, **keywords)
 
     upstream.replies += [Reply(502), Reply(502), refused(60)]
     with session_of(coordinator, HTTPAdapter(max_retries=Counted(5, status_forcelist=[502]))) as session:
