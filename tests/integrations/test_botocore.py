@@ -205,6 +205,20 @@ def test_what_is_asked_for_on_the_way_goes_in_the_turn_of_what_it_is_for(
     assert list(coordinator.active_limits) == [f"{HOST}/DescribeLimits"]
 
 
+def test_what_is_asked_of_others_on_the_way_waits_for_its_own_limit(
+    coordinator: RateLimitCoordinator, upstream: Upstream
+) -> None:
+    coordinator.hint("tables", max_in_flight=1)
+    other = client_of(upstream, coordinator, backend="limits", timeout=0)
+    coordinator.report_rate_limit("limits", 60)
+    client = client_of(upstream, coordinator, backend="tables", timeout=20)
+    client.meta.events.register("request-created.dynamodb.ListTables", lambda **_: other.describe_limits())
+    for _ in range(2):
+        with pytest.raises(AdmissionTimeout, match="limits"):
+            client.list_tables()
+    assert upstream.asked == []
+
+
 def test_what_is_not_answered_or_not_even_sent_gives_its_turn_back(
     coordinator: RateLimitCoordinator, upstream: Upstream
 ) -> None:

@@ -151,7 +151,9 @@ def test_who_waits_goes_on_when_the_limit_is_lifted_before_its_time(coordinator:
     call, asked = failing(refusal(25))
     with ThreadPoolExecutor(1) as threads:
         result = threads.submit(CoordinatedRetry(coordinator, "vertex")(call))
-        while not coordinator.active_limits:
+        for _ in range(2000):
+            if coordinator.active_limits:
+                break
             time.sleep(0.01)
         coordinator.clear_limits()
         assert result.result(20) == "served"

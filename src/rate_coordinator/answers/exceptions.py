@@ -81,7 +81,7 @@ def _botocore(exc: BaseException, now: datetime) -> Answer | None:
 
 def _http(exc: BaseException, now: datetime) -> Answer | None:
     response = _get(exc, "response")
-    # The HTTP status of an error of gRPC is made up, and its own has told nothing.
+    # The HTTP status that google.api_core gives an error of gRPC is made up; what is real of it was looked at.
     own = () if isinstance(_get(_get(exc, "grpc_status_code"), "name"), str) else (exc,)
     for carrier in (response, *own) if response is not None else own:
         status = next(

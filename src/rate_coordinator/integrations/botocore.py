@@ -105,7 +105,7 @@ def coordinate(
         events.register_first(name, handler, unique_id=f"rate_coordinator.{name}")
 
 
-@dataclass(slots=True, weakref_slot=True)
+@dataclass(eq=False, slots=True, weakref_slot=True)
 class _Turn:
     backend: str
     model: str | None
@@ -114,11 +114,20 @@ class _Turn:
     refused: bool = False
 
 
+class _Thread(threading.local):
+    def __init__(self) -> None:
+        # A call that was interrupted is never heard of again; it must not pass for one that is under way.
+        self.turns: weakref.WeakSet[_Turn] = weakref.WeakSet()
+
+
+_thread = _Thread()
+"""The requests that this thread is about."""
+
+
 class _Hooks:
     def __init__(self, coordinator: RateLimitCoordinator, policy: Policy[Attempt]) -> None:
         self._coordinator = coordinator
         self._policy = policy
-        self._local = threading.local()
 
     def begin(self, request: AWSRequest, operation_name: str, event_name: str, **others: object) -> None:
         """Wait, before a request is signed."""
@@ -127,9 +136,9 @@ class _Hooks:
         backend, model = self._policy.names(attempt, attempt.host)
         if self._policy.backend is None:
             model = operation_name
-        if self._outer() is not None:
-            # Endpoints and sessions are asked for while a request is made; to wait for a turn within its would be to
-            # wait for oneself.
+        if any(turn.backend == backend for turn in _thread.turns):
+            # Endpoints and sessions are asked for while a request is made; to wait for a turn within its own would be
+            # to wait for oneself.
             context[_TURN] = _Turn(backend, model, None)
             return
         admission = self._coordinator.admit(
@@ -140,8 +149,7 @@ class _Hooks:
         except LimitWaitTimeout as error:
             raise AdmissionTimeout(reason=str(error)) from error
         context[_TURN] = turn = _Turn(backend, model, admission)
-        # A call that was interrupted is never heard of again; it must not pass for one that is under way.
-        self._local.turn = weakref.ref(turn)
+        _thread.turns.add(turn)
 
     def end(
         self,
@@ -183,15 +191,12 @@ class _Hooks:
         if turn is not None:
             self._leave(turn, exception)
 
-    def _leave(self, turn: _Turn, exception: BaseException | None) -> None:
+    @staticmethod
+    def _leave(turn: _Turn, exception: Exception | None) -> None:
         admission, turn.admission = turn.admission, None
         if admission is not None:
-            self._local.turn = None
+            _thread.turns.discard(turn)
             admission.__exit__(None if exception is None else type(exception), exception, None)
-
-    def _outer(self) -> _Turn | None:
-        reference: weakref.ref[_Turn] | None = getattr(self._local, "turn", None)
-        return None if reference is None else reference()
 
 
 def _read(response: dict[str, Any], parsed: dict[str, Any]) -> Answer:

@@ -14,9 +14,9 @@ logger = logging.getLogger(__name__)
 
 
 class RetriesBeneath:
-    """Takes refusals out of what urllib3 repeats by itself, for one thread's sleep, beneath a call that was admitted.
+    """Takes refusals out of what urllib3 repeats by itself: it sleeps in one thread, and nobody would know of them.
 
-    By default it repeats a refusal that tells how long to wait: ``Retry.respect_retry_after_header``.
+    By default it repeats each one that tells how long to wait: ``Retry.respect_retry_after_header``.
     """
 
     def __init__(self) -> None:
