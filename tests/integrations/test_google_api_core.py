@@ -189,6 +189,18 @@ def test_other_errors_are_repeated_as_before_and_tell_nothing(coordinator: SyncC
     assert coordinator.recent_events == []
 
 
+def test_a_delay_that_outlasts_the_timeout_is_not_slept(coordinator: SyncCoordinator) -> None:
+    error = exceptions.InternalServerError("x")
+    call, asked = failing(*[error] * 99)
+    retry = CoordinatedRetry(coordinator, "vertex", initial=1e9, maximum=1e9, timeout=20, predicate=lambda _: True)
+    began = time.monotonic()
+    with pytest.raises(exceptions.RetryError, match=r"Timeout of 20\.0s exceeded, last exception: 500 x") as raised:
+        retry(call)()
+    assert (raised.value.cause, type(raised.value)) == (error, exceptions.RetryError)
+    assert time.monotonic() - began < 15
+    assert len(asked) == 1
+
+
 def test_a_server_that_nobody_reaches_is_not_limited(coordinator: SyncCoordinator, service: Service) -> None:
     with grpc.insecure_channel("127.0.0.1:1") as channel:
         predict = gapic_v1.method.wrap_method(channel.unary_unary(METHOD))

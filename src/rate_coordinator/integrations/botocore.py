@@ -111,7 +111,7 @@ class _Turn:
     model: str | None
     admission: Admission | None
     """None for a request that is made for another one, within its turn."""
-    refused: bool = False
+    refusal: ClientError | None = None
 
 
 class _Thread(threading.local):
@@ -147,6 +147,9 @@ class _Hooks:
         try:
             admission.__enter__()
         except LimitWaitTimeout as error:
+            last: _Turn | None = context.get(_TURN)
+            if last is not None and last.refusal is not None:
+                raise last.refusal from error
             raise AdmissionTimeout(reason=str(error)) from error
         context[_TURN] = turn = _Turn(backend, model, admission)
         _thread.turns.add(turn)
@@ -157,6 +160,7 @@ class _Hooks:
         response_dict: dict[str, Any] | None,
         parsed_response: dict[str, Any] | None,
         exception: Exception | None,
+        event_name: str,
         **others: object,
     ) -> None:
         """Tell what was answered."""
@@ -166,8 +170,9 @@ class _Hooks:
         if response_dict is None or parsed_response is None:
             self._leave(turn, exception)
             return
-        answer = _read(response_dict, parsed_response)
-        turn.refused = answer.limited
+        error = ClientError(parsed_response, event_name.split(".")[2]) if "Error" in parsed_response else None
+        answer = _read(response_dict, error)
+        turn.refusal = error if answer.limited else None
         guess = self._policy.guess_seconds
         if turn.admission is None:
             self._coordinator.observe(turn.backend, answer, model=turn.model, guess_seconds=guess)
@@ -178,9 +183,12 @@ class _Hooks:
             self._leave(turn, None)
 
     def give_up(self, request_dict: dict[str, Any], **others: object) -> bool | None:
-        """Return False where botocore is not to try again: the wait would outlast the timeout."""
+        """Return False where botocore is not to try again: the wait would outlast the timeout.
+
+        Older versions try again all the same, after which ``begin`` ends it.
+        """
         turn: _Turn | None = request_dict["context"].get(_TURN)
-        if turn is None or not turn.refused or self._policy.timeout is None:
+        if turn is None or turn.refusal is None or self._policy.timeout is None:
             return None
         _, seconds = self._coordinator.is_rate_limited(turn.backend, turn.model)
         return False if seconds > self._policy.timeout else None
@@ -199,9 +207,9 @@ class _Hooks:
             admission.__exit__(None if exception is None else type(exception), exception, None)
 
 
-def _read(response: dict[str, Any], parsed: dict[str, Any]) -> Answer:
-    if "Error" in parsed:
-        return read_exception(ClientError(parsed, ""))
+def _read(response: dict[str, Any], error: ClientError | None) -> Answer:
+    if error is not None:
+        return read_exception(error)
     return read_answer(response["status_code"], list(response["headers"].items()), provider="aws")
 
 

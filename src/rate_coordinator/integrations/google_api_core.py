@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, ExitStack
 from functools import partial, wraps
+from itertools import repeat
 from typing import Any, Generic, Self, TypeVar, cast
 
 try:
@@ -160,6 +162,7 @@ class CoordinatedRetry(Coordinated[RateLimitCoordinator], Retry):
             tries = _Tries(self._settings, on_error)
 
             def attempt() -> T:
+                time.sleep(tries.delay())
                 with ExitStack() as stack:
                     try:
                         call = stack.enter_context(self._admit(timeout=tries.seconds_left()))
@@ -191,6 +194,7 @@ class CoordinatedAsyncRetry(Coordinated[rate_coordinator.RateLimitCoordinator], 
             tries = _Tries(self._settings, on_error)
 
             async def attempt() -> T:
+                await asyncio.sleep(tries.delay())
                 async with AsyncExitStack() as stack:
                     try:
                         call = await stack.enter_async_context(self._admit(timeout=tries.seconds_left()))
@@ -214,11 +218,15 @@ class _Tries:
     def __init__(self, settings: dict[str, Any], on_error: Callable[[Exception], Any] | None) -> None:
         self._settings = settings
         self._ends_at = None if settings["timeout"] is None else time.monotonic() + settings["timeout"]
+        self._delays = exponential_sleep_generator(settings["initial"], settings["maximum"], settings["multiplier"])
+        self._delay = 0.0
+        self._error: Exception | None = None
         self._refusal: Exception | None = None
-        self._waits = False
+        self._over: Exception | None = None
         self.told: dict[str, Any] = {
             "predicate": self._is_repeated,
-            "sleep_generator": self._delays(),
+            # Its delays are fixed before an attempt has told anything, but for the latest versions.
+            "sleep_generator": repeat(0.0),
             "timeout": settings["timeout"],
             "on_error": settings["on_error"] or on_error,
         }
@@ -226,22 +234,28 @@ class _Tries:
     def seconds_left(self) -> float | None:
         return None if self._ends_at is None else max(0.0, self._ends_at - time.monotonic())
 
+    def delay(self) -> float:
+        """Return how long to sleep before the next attempt, in seconds.
+
+        Raises:
+            RetryError: The time would be over by then.
+        """
+        left = self.seconds_left()
+        if left is None or self._delay <= left:
+            return self._delay
+        self._over = RetryError(f"Timeout of {self._settings['timeout']:0.1f}s exceeded", self._error)
+        raise self._over from self._error
+
     def failed(self, error: Exception, report: ReportResult | None) -> None:
+        self._error = error
         self._refusal = None if report is None else error
-        self._waits = report is not None and report.seconds_remaining > 0
+        # What waits for its turn is woken when the limit is lifted before its time, what sleeps is not.
+        waits = report is not None and report.seconds_remaining > 0
+        self._delay = 0.0 if waits else next(self._delays)
 
     def timed_out(self, error: LimitWaitTimeout) -> AdmissionTimeout:
-        return AdmissionTimeout(str(error), self._refusal)  # type: ignore[no-untyped-call]
+        self._over = AdmissionTimeout(str(error), self._refusal)  # type: ignore[no-untyped-call]
+        return self._over
 
     def _is_repeated(self, error: Exception) -> bool:
-        if isinstance(error, AdmissionTimeout):
-            return False
-        return error is self._refusal or self._settings["predicate"](error)
-
-    def _delays(self) -> Iterator[float]:
-        delays = exponential_sleep_generator(
-            self._settings["initial"], self._settings["maximum"], self._settings["multiplier"]
-        )
-        while True:
-            # What waits for its turn is woken when the limit is lifted before its time, what sleeps is not.
-            yield 0.0 if self._waits else next(delays)
+        return error is not self._over and (error is self._refusal or self._settings["predicate"](error))
