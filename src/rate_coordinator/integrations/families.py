@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
 from rate_coordinator import Health, PaceStatus
 
@@ -20,17 +20,33 @@ DELAY_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.
 """Upper bounds of buckets for the way of a notice, in seconds."""
 
 
-class State(NamedTuple):
+class State(Protocol):
     """A coordinator at one moment, each target by its labels."""
 
-    health: Health
-    limits: tuple[tuple[Labels, float], ...]
-    """Seconds remaining of each active limit."""
-    paces: tuple[tuple[Labels, PaceStatus], ...]
-    reports: Mapping[Labels, int]
-    """By backend, model and reason."""
-    changes: Mapping[Labels, int]
-    """By backend, model and kind."""
+    @property
+    def health(self) -> Health:
+        """How it is doing."""
+        ...
+
+    @property
+    def limits(self) -> Sequence[tuple[Labels, float]]:
+        """Seconds remaining of each active limit."""
+        ...
+
+    @property
+    def paces(self) -> Sequence[tuple[Labels, PaceStatus]]:
+        """Each pace that is remembered."""
+        ...
+
+    @property
+    def reports(self) -> Mapping[Labels, int]:
+        """How many, by backend, model and reason."""
+        ...
+
+    @property
+    def changes(self) -> Mapping[Labels, int]:
+        """How many, by backend, model and kind."""
+        ...
 
 
 @dataclass(frozen=True)

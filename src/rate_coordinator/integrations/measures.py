@@ -6,11 +6,12 @@ import math
 import weakref
 from collections import Counter
 from collections.abc import Callable
+from functools import cached_property
 from threading import Lock
 from typing import Protocol
 
-from rate_coordinator import ActiveLimit, Health, Meter, Notice, Reason
-from rate_coordinator.integrations.families import ASKED_WAIT, NOTICE_DELAY, WAIT, Distribution, Labels, State
+from rate_coordinator import ActiveLimit, Health, Meter, Notice, PaceStatus, Reason
+from rate_coordinator.integrations.families import ASKED_WAIT, NOTICE_DELAY, WAIT, Distribution, Labels
 
 MAX_TARGETS = 100
 """How many targets are told apart unless told otherwise."""
@@ -79,11 +80,11 @@ class Measures:
 
     def waited(self, backend: str, model: str | None, seconds: float, *, cleared: bool) -> None:
         """See ``Meter``."""
-        self._record(WAIT, (*self._name(backend, model), "cleared" if cleared else "given_up"), seconds)
+        self._record(WAIT, (*self.labels(backend, model), "cleared" if cleared else "given_up"), seconds)
 
     def reported(self, backend: str, model: str | None, asked_wait_seconds: float, reason: Reason | str) -> None:
         """See ``Meter``."""
-        name = self._name(backend, model)
+        name = self.labels(backend, model)
         with self._lock:
             self._reports[*name, reason] += 1
         # What is not finite counts as 0 everywhere.
@@ -92,24 +93,29 @@ class Measures:
 
     def changed(self, notice: Notice, delay_seconds: float | None) -> None:
         """See ``Meter``."""
-        name = self._name(notice.backend, notice.model)
+        name = self.labels(notice.backend, notice.model)
         with self._lock:
             self._changes[*name, notice.kind] += 1
         if delay_seconds is not None:
             self._record(NOTICE_DELAY, (), delay_seconds)
 
-    def state(self) -> State | None:
+    def state(self) -> Snapshot | None:
         """Return the present numbers; None when the coordinator is gone."""
         coordinator = self._coordinator()
-        if coordinator is None:
-            return None
-        health = coordinator.health
-        limits = [(self._name(limit.backend, limit.model), limit.seconds_remaining) for limit in coordinator.limits]
-        paces = [(self._name(pace.backend, pace.model), pace) for pace in health.paces]
-        with self._lock:
-            return State(health, tuple(limits), tuple(paces), self._reports.copy(), self._changes.copy())
+        return None if coordinator is None else Snapshot(coordinator, self)
 
-    def _name(self, backend: str, model: str | None) -> Labels:
+    def reports(self) -> Counter[Labels]:
+        """Return how many were made, by backend, model and reason."""
+        with self._lock:
+            return self._reports.copy()
+
+    def changes(self) -> Counter[Labels]:
+        """Return how many this process learned of, by backend, model and kind."""
+        with self._lock:
+            return self._changes.copy()
+
+    def labels(self, backend: str, model: str | None) -> Labels:
+        """Return the labels of a target, which get it from now on."""
         name = (backend, model or "")
         with self._lock:
             if name not in self._names:
@@ -117,6 +123,40 @@ class Measures:
                     return (OTHER, OTHER)
                 self._names.add(name)
         return name
+
+
+class Snapshot:
+    """A coordinator at one moment. What nobody asks for is not read: there may be very many limits."""
+
+    def __init__(self, coordinator: Coordinator, measures: Measures) -> None:
+        self._coordinator = coordinator
+        self._measures = measures
+
+    @cached_property
+    def health(self) -> Health:
+        """How it is doing."""
+        return self._coordinator.health
+
+    @cached_property
+    def limits(self) -> list[tuple[Labels, float]]:
+        """Seconds remaining of each active limit."""
+        limits = self._coordinator.limits
+        return [(self._measures.labels(limit.backend, limit.model), limit.seconds_remaining) for limit in limits]
+
+    @cached_property
+    def paces(self) -> list[tuple[Labels, PaceStatus]]:
+        """Each pace that is remembered."""
+        return [(self._measures.labels(pace.backend, pace.model), pace) for pace in self.health.paces]
+
+    @cached_property
+    def reports(self) -> Counter[Labels]:
+        """How many, by backend, model and reason."""
+        return self._measures.reports()
+
+    @cached_property
+    def changes(self) -> Counter[Labels]:
+        """How many, by backend, model and kind."""
+        return self._measures.changes()
 
 
 def _check_max_targets(count: object) -> int:
