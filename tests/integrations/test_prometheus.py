@@ -7,6 +7,7 @@ import gc
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
@@ -14,6 +15,7 @@ from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.parser import text_string_to_metric_families
 
 from rate_coordinator import LimitWaitTimeout, RateLimitCoordinator
+from rate_coordinator.integrations.families import DISTRIBUTIONS, READINGS
 from rate_coordinator.integrations.measures import OTHER
 from rate_coordinator.integrations.prometheus import CoordinatorCollector, exposition
 from tests.conftest import Make, Place
@@ -248,6 +250,19 @@ async def test_all_names_follow_the_rules_and_all_are_explained(make: Make, real
         assert not re.search("(milli|_ms|minutes|hours|_total$)", family.name)
         assert family.name.endswith(f"_{family.unit}") if family.unit else not family.name.endswith("seconds")
         assert family.unit in ("", "seconds")
+
+
+def test_the_list_of_all_metrics_is_complete() -> None:
+    coordinator = RateLimitCoordinator.from_url("redis://localhost")
+    cells = []
+    for family, metric in zip((*READINGS, *DISTRIBUTIONS), CoordinatorCollector(coordinator).describe(), strict=True):
+        series = metric.name.removeprefix(PREFIX) + ("_total" if metric.type == "counter" else "")
+        name, labels = family.name.removeprefix("rate_coordinator."), ", ".join(f"`{label}`" for label in family.labels)
+        unit = f"`{family.unit}`" if family.unit else ""
+        cells.append(f"| `{name}` | {unit} | `{series}` | {metric.type} | {labels} | {family.about} |")
+
+    listed = (Path(__file__).parents[2] / "docs/metrics.md").read_text().splitlines()
+    assert [line for line in listed if line.startswith("| `")] == cells
 
 
 async def test_odd_names_are_told_as_they_are(make: Make, real: Place) -> None:

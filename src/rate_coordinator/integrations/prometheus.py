@@ -30,8 +30,8 @@ class CoordinatorCollector:
     """Tells Prometheus how a coordinator is doing: ``REGISTRY.register(CoordinatorCollector(coordinator))``.
 
     Everything that happens is counted when it happens, however seldom the metrics are read, from the making of the
-    collector on. A registry takes one of these. prometheus_client's multiprocess mode collects no collectors: there,
-    serve a registry of its own in each process.
+    collector on. A registry takes one of these. In prometheus_client's multiprocess mode, collectors of other processes
+    are not read: serve each process's own.
 
     Args:
         coordinator: What to tell of. It need not be started, and is not kept alive by this.
