@@ -115,7 +115,7 @@ async def test_waits_of_hours_and_days_are_told_apart(make: Make, real: Place) -
     """P57: buckets reach beyond an hour."""
     coordinator = await make()
     registry = registry_of(coordinator)
-    for asked in (1800.0, 2 * 3600.0, 3 * 86400.0, 20 * 86400.0, 1e300, float("inf"), float("nan"), -5.0):
+    for asked in (3600.0, 2 * 3600.0, 3 * 86400.0, 20 * 86400.0, 1e300, float("inf"), float("nan"), -5.0):
         await coordinator.report_rate_limit("claude", asked)
 
     told = Scrape(registry)
@@ -124,7 +124,7 @@ async def test_waits_of_hours_and_days_are_told_apart(make: Make, real: Place) -
     assert told.total("asked_wait_seconds_bucket", le="86400.0") == 5
     assert told.total("asked_wait_seconds_bucket", le="604800.0") == 6
     assert told.total("asked_wait_seconds_bucket", le="+Inf") == told.total("asked_wait_seconds_count") == 8
-    assert told.total("asked_wait_seconds_sum") == 1800.0 + 7200.0 + 23 * 86400.0 + 366 * 86400.0
+    assert told.total("asked_wait_seconds_sum") == 3600.0 + 7200.0 + 23 * 86400.0 + 366 * 86400.0
 
 
 async def test_time_that_calls_wait_is_told_whatever_became_of_them(make: Make, real: Place) -> None:
@@ -230,13 +230,13 @@ async def test_scrapes_from_other_threads_disturb_nothing_and_lose_nothing(make:
 
     with scraped_from(registry) as url:
         scraping = [asyncio.create_task(asyncio.to_thread(scrape)) for _ in range(2)]
-        for number in range(100):
+        for number in range(40):
             async with coordinator.admit(f"backend {number}") as call:
                 await call.limited(60.0 if number % 2 else 0.0)
         ended = True
         assert all(await asyncio.gather(*scraping))
     told = Scrape(registry)
-    assert told.total("reports_total") == told.total("wait_seconds_count") == 100
+    assert told.total("reports_total") == told.total("wait_seconds_count") == 40
 
 
 async def test_all_names_follow_the_rules_and_all_are_explained(make: Make, real: Place) -> None:

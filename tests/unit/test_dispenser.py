@@ -254,3 +254,11 @@ async def test_of_many_targets_those_are_forgotten_that_nobody_calls_at_a_pace(
     assert len(given.paces.forgotten_at) <= 11
     assert OPENAI in given.dispenser._lanes
     assert given.paces.remembered(OPENAI, clock.now())
+
+
+def test_paces_may_change_while_another_thread_reads_them() -> None:
+    paces = Paces()
+    paces.limited(OPENAI, FOR_LONG)
+    reading = paces.active(0.0)
+    paces.limited(Target("gemini"), FOR_LONG)
+    assert [target for target, _ in reading] == [OPENAI]
