@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ import pytest
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.parser import text_string_to_metric_families
 
-from rate_coordinator import LimitWaitTimeout, RateLimitCoordinator
+from rate_coordinator import LimitWaitTimeout, RateLimitCoordinator, sync
 from rate_coordinator.integrations.families import DISTRIBUTIONS, READINGS
 from rate_coordinator.integrations.measures import OTHER
 from rate_coordinator.integrations.prometheus import CoordinatorCollector, exposition
@@ -309,6 +310,31 @@ async def test_what_is_closed_can_be_read_and_what_is_forgotten_is_not_kept(make
     del forgotten
     gc.collect()
     assert Scrape(registry).families == []
+
+
+def test_who_does_not_await_is_told_of_as_well(real: Place) -> None:
+    with sync.RateLimitCoordinator.from_url(real.url, real.namespace) as coordinator:
+        registry = CollectorRegistry()
+        registry.register(collector := CoordinatorCollector(coordinator))
+        with coordinator.admit("openai") as call:
+            call.limited(60.0)
+        with pytest.raises(LimitWaitTimeout):
+            coordinator.wait_until_clear("openai", timeout=0)
+        told = Scrape(registry)
+        assert told.total("reports_total") == told.total("limits_active") == told.total("connected") == 1
+        assert told.total("wait_seconds_count", outcome="cleared") == 1
+        assert told.total("wait_seconds_count", outcome="given_up") == 1
+
+        child = os.fork()
+        if not child:
+            coordinator.report_rate_limit("gemini", 60.0)
+            os._exit(0 if Scrape(registry).total("reports_total") == 2 else 1)
+        assert os.waitpid(child, 0)[1] == 0
+
+        collector.close()
+        coordinator.report_rate_limit("openai", 60.0)
+        assert Scrape(registry).total("reports_total") == 1
+        assert b"rate_coordinator_connected 1.0" in exposition(coordinator)[0]
 
 
 async def test_who_serves_it_gets_the_format_that_the_scraper_asks_for(make: Make, real: Place) -> None:
