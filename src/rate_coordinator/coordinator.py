@@ -431,8 +431,8 @@ class RateLimitCoordinator(Calls):
     def add_meter(self, meter: Meter) -> None:
         """Tell a meter of every wait, report and change from now on, at once and without losing any.
 
-        ``rate_coordinator.integrations`` has those for Prometheus and OpenTelemetry. Nothing is lost in between, as it
-        may be between a callback of ``on_notice`` that is slow and a storm; and while there is none it costs nothing.
+        ``rate_coordinator.integrations`` has those for Prometheus and OpenTelemetry. Without any, nothing is told and
+        nothing paid.
 
         Args:
             meter: Counts; see there. One that was added before is told once.
