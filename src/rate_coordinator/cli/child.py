@@ -97,6 +97,11 @@ class Child:
         )
 
     @property
+    def ended_its_line(self) -> bool:
+        """Whether nothing stands behind the last newline that it printed."""
+        return all(relay.tail[-1:] in {b"", b"\n"} for relay in self._relays)
+
+    @property
     def trouble(self) -> OSError | None:
         """Why its outputs could not be passed on to the end; None also if nobody reads them any more."""
         errors = (relay.error for relay in self._relays)

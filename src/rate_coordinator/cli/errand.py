@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from rate_coordinator.cli import signals, texts
 from rate_coordinator.cli.child import KILLED, Child, CommandNotStarted, check_runnable, rewinder, shell_code
 from rate_coordinator.cli.commands.check import LIMITED
 from rate_coordinator.cli.countdown import counting_down
-from rate_coordinator.cli.output import complain
+from rate_coordinator.cli.output import complain, is_terminal
 from rate_coordinator.cli.session import unstarted
 
 _JOB_CONTROL = frozenset({signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU})
@@ -124,7 +125,9 @@ class _Attempts:
                 ):
                     call = await admitted.enter_async_context(self._admit())
                 child = self._child = Child.start(errand.command, self._blocked)
-                code = await child.end()
+                # What the library warns of would stand in the middle of the command's own output.
+                with _silence():
+                    code = await child.end()
                 if child.trouble is not None:
                     self._say(f"the command's output: {child.trouble.strerror}")
                 result = await self._observe(call, read_output(child.words, code))
@@ -166,15 +169,19 @@ class _Attempts:
             child.send(number)
 
     def _say(self, text: str) -> None:
-        if not self._errand.quiet:
-            complain(text)
+        if self._errand.quiet:
+            return
+        if self._child is not None and not self._child.ended_its_line and is_terminal(sys.stderr):
+            # A line is begun by erasing what is there.
+            print(file=sys.stderr)
+        complain(text)
 
 
 def _told(target: str, result: ReportResult) -> str:
-    if result.resume_at is None:
-        return f"{target} refused; it is not limited"
-    until = f"for {texts.seconds(result.seconds_remaining)}, until {texts.clock_time(result.resume_at)}"
-    return f"{target} refused; it is limited {until}" + ("" if result.delivered else ", which nobody else knows yet")
+    limited = f"{target} refused; it is limited for {texts.seconds(result.seconds_remaining)}"
+    if not result.delivered:
+        return f"{limited}, which no other process knows, because Redis is away"
+    return f"{limited}, until {texts.clock_time(result.resume_at)}" if result.resume_at else f"{target} refused"
 
 
 @contextmanager

@@ -70,9 +70,10 @@ class Relay:
                 self._pass_on(ended)
             except OSError as error:
                 self.error = error
-            # The loop is closed, where nobody waits any more.
-            with suppress(RuntimeError):
-                loop.call_soon_threadsafe(finish)
+            finally:
+                # The loop is closed, where nobody waits any more.
+                with suppress(RuntimeError):
+                    loop.call_soon_threadsafe(finish)
 
         # A thread, because writing waits for whoever reads; and one that nobody waits for when the program ends.
         threading.Thread(target=work, name="rate_coordinator relay", daemon=True).start()

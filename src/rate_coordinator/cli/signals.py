@@ -13,7 +13,6 @@ from contextlib import contextmanager, suppress
 ENDING = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM})
 """Ask a program to end."""
 FORWARDED = ENDING | {signal.SIGUSR1, signal.SIGUSR2, signal.SIGTSTP, signal.SIGCONT, signal.SIGWINCH}
-_DROPPED_BY_DEFAULT = frozenset({signal.SIGCHLD, signal.SIGCONT, signal.SIGWINCH})
 _FROM_TERMINALS = frozenset({signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP, signal.SIGWINCH})
 
 Hear = Callable[[int, bool], None]
@@ -31,8 +30,10 @@ def heard(hear: Hear) -> Iterator[frozenset[int]]:
     """
     loop, ended = asyncio.get_running_loop(), threading.Event()
     taken = {number for number in FORWARDED if signal.getsignal(number) is not signal.SIG_IGN} | {signal.SIGCHLD}
-    # What is dropped by default may be dropped although it is blocked.
-    handlers = {number: signal.signal(number, _nothing) for number in taken & _DROPPED_BY_DEFAULT}
+    handlers = {number: signal.getsignal(number) for number in taken}
+    for number in taken:
+        # For one that the system drops unless it is handled, or hands to a thread that was there before.
+        loop.add_signal_handler(number, hear, number, False)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, taken)
 
     def listen() -> None:
@@ -54,7 +55,8 @@ def heard(hear: Hear) -> Iterator[frozenset[int]]:
         listener.join()
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         for number, handler in handlers.items():
-            signal.signal(number, handler)
+            loop.remove_signal_handler(number)
+            signal.signal(number, handler or signal.SIG_DFL)
 
 
 def stop_as(number: int) -> None:
@@ -81,7 +83,3 @@ def _in_foreground() -> bool:
         with suppress(OSError):
             return os.tcgetpgrp(descriptor) == os.getpgrp()
     return False
-
-
-def _nothing(*_: object) -> None:
-    pass
