@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import random
 import shlex
@@ -10,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -148,6 +150,22 @@ def test_output_without_end_takes_no_more_memory_and_waits_for_its_reader(real: 
         written = wait_for(lambda: count.exists() and (text := count.read_text()) and int(text))
         assert written < 160_000_000
         assert psutil.Process(process.pid).memory_info().rss < 150_000_000
+
+
+def waiting_in(descriptor: int) -> int:
+    """Return how many bytes can be read."""
+    return int.from_bytes(fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4)), sys.byteorder)
+
+
+def test_a_stream_that_others_made_nonblocking_loses_nothing(real: Place) -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with begun(real, "x", *python("import os; os.write(1, bytes(300_000))"), stdout=writing) as process:
+        os.close(writing)
+        wait_for(lambda: waiting_in(reading) == fcntl.fcntl(reading, fcntl.F_GETPIPE_SZ))
+        with open(reading, "rb") as stdout:
+            assert len(stdout.read()) == 300_000
+        assert process.wait(LONGEST_SECONDS) == 0
 
 
 def test_a_reader_that_goes_away_ends_the_command_as_it_would_without_us(real: Place) -> None:
