@@ -324,6 +324,7 @@ def test_arguments_of_the_command_are_its_own(here: Here) -> None:
         ["x", "--timeout", "soon", "--", "true"],
         ["x", "--guess-seconds", "-1", "--", "true"],
         ["x", "--job-id", "j" * 1025, "--", "true"],
+        ["x", "--job-id", "\udcff", "--", "true"],
         ["a\nb", "--", "true"],
         ["x", "--json", "--", "true"],
     ],

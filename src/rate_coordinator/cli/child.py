@@ -122,13 +122,13 @@ class Child:
         """Look what became of it, after a SIGCHLD; return the signal that stopped it, if one did."""
         stopped_by: int | None = None
         while self.running:
-            told = os.waitid(os.P_PID, self._pid, os.WEXITED | os.WSTOPPED | os.WNOHANG)
-            if told is None:
+            there, status = os.waitpid(self._pid, os.WUNTRACED | os.WNOHANG)
+            if not there:
                 break
-            if told.si_code == os.CLD_STOPPED:
-                stopped_by = told.si_status
+            if os.WIFSTOPPED(status):
+                stopped_by = os.WSTOPSIG(status)
             else:
-                self._exit.set_result(told.si_status if told.si_code == os.CLD_EXITED else -told.si_status)
+                self._exit.set_result(os.waitstatus_to_exitcode(status))
         return stopped_by
 
     async def end(self) -> int:

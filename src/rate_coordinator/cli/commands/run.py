@@ -83,8 +83,8 @@ def run(
         raise ValueError("run has no --json: standard output is the command's own")
     if sys.platform == "win32":
         raise ValueError("run needs a POSIX system")
-    if job_id is not None and len(job_id) > LONGEST_ID:
-        raise ValueError(f"--job-id must have at most {LONGEST_ID} characters, not {len(job_id)}")
+    if job_id is not None:
+        _check_id(job_id)
     # Only here: other commands start faster without what runs programs and reads their output.
     from rate_coordinator.cli.errand import Errand, carry_out
 
@@ -100,3 +100,13 @@ def run(
         quiet=quiet,
     )
     return carry_out(errand, coordinator(choice, max_wait_seconds=read_seconds("--max-wait", max_wait)))
+
+
+def _check_id(job_id: str) -> None:
+    """Refuse, before anything is run, what no report could carry."""
+    try:
+        job_id.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"--job-id must be Unicode, not {job_id!r:.80}") from None
+    if len(job_id) > LONGEST_ID:
+        raise ValueError(f"--job-id must have at most {LONGEST_ID} characters, not {len(job_id)}")
