@@ -423,6 +423,7 @@ def test_a_long_limit_counts_as_far_as_the_cap(here: Here) -> None:
     ids=["success", "no limit", "another error"],
 )
 def test_what_is_no_refusal_reports_nothing(real: Place, here: Here, script: str, admin: redis.Redis) -> None:
+    """P45: neither is a 429 in the output of a success, nor one before the real error."""
     outcome = here("x", *shell(script))
     assert "rate-coordinator" not in outcome.err
     assert admin.exists(real.keys.events) == 0

@@ -62,7 +62,7 @@ def run(
     require_redis: Annotated[
         bool, typer.Option("--require-redis", help="Without Redis, fail instead of running it all the same.")
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing on stderr but wrong usage.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing of limits and of Redis.")] = False,
     url: Url = None,
     namespace: Namespace = None,
 ) -> int:
