@@ -6,13 +6,15 @@ import asyncio
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from rate_coordinator import LimitWaitTimeout, RateLimitCoordinator
-from rate_coordinator.testing import ManualClock, RateLimits, manual_rate_limits
+from rate_coordinator.testing import ManualClock, RateLimits, SyncRateLimits, manual_rate_limits
+from tests.servers import eventually
 
 pytest_plugins = ["rate_coordinator.testing"]
 
@@ -34,6 +36,13 @@ async def test_mine(rate_limits, rate_limit_coordinator):
     await rate_limits.advance(2)
     assert await rate_limit_coordinator.is_rate_limited("openai") == (False, 0.0)
     assert await calling == 30.0
+
+def test_mine_without_await(sync_rate_limits, sync_rate_limit_coordinator):
+    sync_rate_limits.limit("openai", 30)
+    sync_rate_limits.advance(29)
+    assert sync_rate_limit_coordinator.is_rate_limited("openai") == (True, 1.0)
+    sync_rate_limits.advance(1)
+    assert sync_rate_limit_coordinator.is_rate_limited("openai") == (False, 0.0)
 
 {mark}
 async def test_every_test_begins_anew(rate_limits):
@@ -60,7 +69,7 @@ def test_a_user_needs_one_line_in_conftest_and_whatever_mode_of_pytest_asyncio(t
     command = [sys.executable, "-m", "pytest", "-q", "-W", "error", *settings, str(tmp_path)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=50)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "3 passed" in done.stdout
+    assert "4 passed" in done.stdout
 
 
 def test_who_does_not_use_it_pays_nothing() -> None:
@@ -301,3 +310,21 @@ async def test_a_task_that_never_rests_does_not_hold_up_the_clock(rate_limits: R
     await asyncio.wait_for(rate_limits.advance(30), 20)
     assert rate_limits.coordinator.active_limits == {}
     spinning = False
+
+
+def test_a_thread_that_waits_is_woken_at_its_time(sync_rate_limits: SyncRateLimits) -> None:
+    coordinator = sync_rate_limits.coordinator
+    sync_rate_limits.limit("openai", 30)
+    sync_rate_limits.limit("claude", 40, model="opus")
+    with ThreadPoolExecutor(2) as threads:
+        began = [threads.submit(coordinator.wait_until_clear, name, model) for name, model in WAITED_FOR]
+        asyncio.run(eventually(lambda: len(sync_rate_limits.clock._timers) == 2))
+        sync_rate_limits.advance(29)
+        assert not any(waiting.done() for waiting in began)
+        sync_rate_limits.advance(1)
+        assert began[0].result(20) == 30.0
+        sync_rate_limits.clear("claude")
+        assert began[1].result(20) == 30.0
+
+
+WAITED_FOR = [("openai", None), ("claude", "opus")]

@@ -5,14 +5,25 @@ PYTEST_DONT_REWRITE: it asserts nothing, and may well have been imported for its
 """
 
 from rate_coordinator.testing.clock import ManualClock
-from rate_coordinator.testing.fixtures import rate_limit_coordinator, rate_limit_settings, rate_limits
+from rate_coordinator.testing.fixtures import (
+    rate_limit_coordinator,
+    rate_limit_settings,
+    rate_limits,
+    sync_rate_limit_coordinator,
+    sync_rate_limits,
+)
 from rate_coordinator.testing.limits import RateLimits, manual_rate_limits
+from rate_coordinator.testing.sync_limits import SyncRateLimits, sync_manual_rate_limits
 
 __all__ = [
     "ManualClock",
     "RateLimits",
+    "SyncRateLimits",
     "manual_rate_limits",
     "rate_limit_coordinator",
     "rate_limit_settings",
     "rate_limits",
+    "sync_manual_rate_limits",
+    "sync_rate_limit_coordinator",
+    "sync_rate_limits",
 ]

@@ -10,7 +10,7 @@ import math
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from unittest.mock import patch
 
@@ -20,6 +20,8 @@ TICKS_PER_SECOND = 2**20
 """A power of two: sums of ticks have no rounding error, so that 29 s and 1 s are 30 s."""
 MOST_ROUNDS = 1000
 """So often each event loop goes round at most, after each step, before the next is made."""
+LOOK_SECONDS = 0.01
+"""How often it is looked whether an event loop of another thread has ended."""
 STUCK_SECONDS = 10.0
 """An event loop of another thread that does not go round for so long is told of."""
 
@@ -86,8 +88,7 @@ class ManualClock:
                 if loop is own:
                     await _settle()
                 else:
-                    settled = asyncio.run_coroutine_threadsafe(_settle(), loop)
-                    await asyncio.wait_for(asyncio.wrap_future(settled), STUCK_SECONDS)
+                    await asyncio.to_thread(_settle_elsewhere, loop)
 
     def advance_blocking(self, seconds: float) -> None:
         """Do the same from a thread without an event loop, for coordinators whose loop runs in another one.
@@ -100,7 +101,7 @@ class ManualClock:
         """
         for _ in self._steps(_ticks(seconds)):
             for loop in self._running_loops():
-                asyncio.run_coroutine_threadsafe(_settle(), loop).result(STUCK_SECONDS)
+                _settle_elsewhere(loop)
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
@@ -177,12 +178,34 @@ class ManualClock:
 
 async def _settle() -> None:
     """Let all other tasks of this event loop go on, until none of them can without a timer, a thread or a socket."""
-    # Of asyncio's own loops it can be seen; others (uvloop) go round as often as it may ever take.
-    ready = getattr(asyncio.get_running_loop(), "_ready", None)
+    loop = asyncio.get_running_loop()
     for _ in range(MOST_ROUNDS):
         await asyncio.sleep(0)
-        if ready is not None and not ready:
+        if _is_quiet(loop):
             return
+
+
+def _settle_elsewhere(loop: asyncio.AbstractEventLoop) -> None:
+    """Do the same with the event loop of another thread, which may end meanwhile."""
+    quiet = threading.Event()
+
+    def go_round(left: int) -> None:
+        if left and not _is_quiet(loop):
+            loop.call_soon(go_round, left - 1)
+        else:
+            quiet.set()
+
+    with suppress(RuntimeError):
+        loop.call_soon_threadsafe(go_round, MOST_ROUNDS)
+    for _ in range(round(STUCK_SECONDS / LOOK_SECONDS)):
+        if quiet.wait(LOOK_SECONDS) or not loop.is_running():
+            return
+    raise TimeoutError(f"the event loop {loop!r} has not gone round for {STUCK_SECONDS:g} s")
+
+
+def _is_quiet(loop: asyncio.AbstractEventLoop) -> bool:
+    # Of asyncio's own loops it can be seen; others (uvloop) go round as often as it may ever take.
+    return not getattr(loop, "_ready", True)
 
 
 def _ticks(seconds: object) -> int:
