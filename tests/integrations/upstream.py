@@ -52,6 +52,13 @@ class Asked:
     body: bytes
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *_: Any) -> None:
+        """Clients may go away when they like."""
+
+
 class Upstream:
     """Answers with what is left of its ``replies``, and with ``otherwise`` after that."""
 
@@ -59,8 +66,7 @@ class Upstream:
         self.replies: deque[Reply] = deque()
         self.otherwise = otherwise or Reply()
         self.asked: list[Asked] = []
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), self._handler())
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
 
     @property

@@ -75,7 +75,8 @@ class AsyncCoordinated(Generic[RequestT, ResponseT]):
 
     A client that is given a transport makes none by its ``limits``, ``verify``, ``cert`` and ``http2``, and heeds no
     proxies of the environment; its ``proxy`` and ``mounts`` lead around the transport. Give what is needed of these to
-    the transport that is wrapped.
+    the transport that is wrapped. The ``DefaultAsyncHttpxClient`` of an SDK, given a transport, has the timeouts of the
+    SDK's own client and follows redirects as that does; set the SDK's ``max_retries`` to 0.
 
     Args:
         coordinator: Who shares the limits. It is not closed with the transport.

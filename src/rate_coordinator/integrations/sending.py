@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import AsyncExitStack, ExitStack
+from contextlib import AsyncExitStack, ExitStack, suppress
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from rate_coordinator import LimitWaitTimeout, RateLimitCoordinator
@@ -130,7 +130,9 @@ class AsyncSender(Generic[Request]):
                     return held
         except BaseException:
             if held is not None:
-                await exchange.close(held)
+                # What ended it counts, a cancellation above all.
+                with suppress(Exception):
+                    await exchange.close(held)
             raise
 
 
@@ -180,5 +182,6 @@ class Sender(Generic[Request]):
                     return held
         except BaseException:
             if held is not None:
-                exchange.close(held)
+                with suppress(Exception):
+                    exchange.close(held)
             raise
