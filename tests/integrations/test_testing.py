@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import subprocess
 import sys
 import time
@@ -60,16 +61,26 @@ class TestLonger:
 """
 
 
+def run_pytest(directory: Path, tests: str, mode: str) -> str:
+    (directory / "conftest.py").write_text('pytest_plugins = ["rate_coordinator.testing"]\n')
+    (directory / "test_mine.py").write_text(tests)
+    settings = ["-o", f"asyncio_mode={mode}", "-o", "asyncio_default_fixture_loop_scope=function"]
+    command = [sys.executable, "-m", "pytest", "-q", "-W", "error", *settings, str(directory)]
+    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=50)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
 @pytest.mark.parametrize("mode", ["auto", "strict"])
 def test_a_user_needs_one_line_in_conftest_and_whatever_mode_of_pytest_asyncio(tmp_path: Path, mode: str) -> None:
-    (tmp_path / "conftest.py").write_text('pytest_plugins = ["rate_coordinator.testing"]\n')
     mark = "@pytest.mark.asyncio" if mode == "strict" else ""
-    (tmp_path / "test_mine.py").write_text(USERS_TESTS.format(mark=mark))
-    settings = ["-o", f"asyncio_mode={mode}", "-o", "asyncio_default_fixture_loop_scope=function"]
-    command = [sys.executable, "-m", "pytest", "-q", "-W", "error", *settings, str(tmp_path)]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=50)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "4 passed" in done.stdout
+    assert "4 passed" in run_pytest(tmp_path, USERS_TESTS.format(mark=mark), mode)
+
+
+def test_the_test_in_the_readme_passes(tmp_path: Path) -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    (tests,) = re.findall(r"^```python\n(async def test_.*?)^```$", readme, re.DOTALL | re.MULTILINE)
+    assert "1 passed" in run_pytest(tmp_path, tests, "auto")
 
 
 def test_who_does_not_use_it_pays_nothing() -> None:
