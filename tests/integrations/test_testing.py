@@ -339,3 +339,29 @@ def test_a_thread_that_waits_is_woken_at_its_time(sync_rate_limits: SyncRateLimi
 
 
 WAITED_FOR = [("openai", None), ("claude", "opus")]
+
+
+def test_another_kind_of_event_loop_is_moved_as_well() -> None:
+    uvloop = pytest.importorskip("uvloop")
+
+    async def use() -> float:
+        async with manual_rate_limits() as limits:
+            await limits.limit("openai", 30)
+            waiting = asyncio.ensure_future(limits.coordinator.wait_until_clear("openai"))
+            await limits.advance(29)
+            assert not waiting.done()
+            await limits.advance(1)
+            assert waiting.done()
+            return waiting.result()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert runner.run(use()) == 30.0
+
+
+async def test_two_that_move_the_time_at_once_never_put_it_back(rate_limits: RateLimits) -> None:
+    clock = rate_limits.clock
+    began = clock.now()
+    waits = [asyncio.create_task(clock._sleep(seconds)) for seconds in (1, 2, 3, 4, 5)]
+    await asyncio.gather(rate_limits.advance(5), rate_limits.advance(2))
+    assert clock.now() - began >= 5
+    assert all(wait.done() for wait in waits)

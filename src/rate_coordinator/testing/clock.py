@@ -128,7 +128,7 @@ class ManualClock:
             self._ticks = max(self._ticks, timer.due)
             timer.fire()
             yield
-        self._ticks = until
+        self._ticks = max(self._ticks, until)
         yield
 
     def _next(self, until: int) -> _Timer | None:

@@ -18,7 +18,8 @@ class RateLimits:
 
     Args:
         coordinator: Started.
-        url: What it was made with. Coordinators of the same process with this URL and ``namespace`` share its limits.
+        url: What it was made with. Coordinators of this process with this URL and ``namespace`` share its limits and
+            its time, sync ones as well; close them before the test ends.
         namespace: See ``url``.
         clock: In use.
     """
