@@ -165,10 +165,11 @@ async def test_a_wait_that_is_longer_than_the_timeout_is_not_begun_after_a_refus
     assert len(upstream.asked) == 1
 
 
-async def test_connections_are_used_again_after_a_refusal(
-    coordinator: RateLimitCoordinator, upstream: Upstream
+@pytest.mark.parametrize("size", [10, 50 * REFUSAL_BODY_BYTES], ids=["small", "large"])
+async def test_a_refusal_that_nobody_gets_holds_no_connection(
+    coordinator: RateLimitCoordinator, upstream: Upstream, size: int
 ) -> None:
-    upstream.replies += [refused(0.05)] * 3
+    upstream.replies += [Reply(429, {"retry-after": "0.05"}, bytes(size))] * 3
     connector = aiohttp.TCPConnector(limit=1)
     async with (
         ClientSession(middlewares=(coordinated(coordinator, attempts=4),), connector=connector) as session,
