@@ -45,9 +45,15 @@ class Home:
         self._farewell_seconds = command_timeout + CLOSE_SECONDS
         self._hints: dict[tuple[str, str | None], Callable[[AsyncCoordinator], None]] = {}
         self._handles: list[NoticeHandle] = []
-        self._lock = threading.Lock()
+        # A signal's handler may come back to it in the same thread.
+        self._lock = threading.RLock()
         self._room: Room | None = self._furnish()
         _homes.add(self)
+
+    @property
+    def started(self) -> bool:
+        """Whether it was used in this process."""
+        return self.known is not _nothing_known
 
     @property
     def room(self) -> Room:
@@ -64,14 +70,17 @@ class Home:
         Raises:
             CoordinatorClosed: It is closed.
         """
+        room = self.room
         if self.closed:
             raise CoordinatorClosed("the coordinator is closed")
-        return self.room
+        return room
 
     def run(self, ask: Callable[[AsyncCoordinator], Awaitable[T]], *, blocks: bool = True) -> T:
-        """Await something of the coordinator; see ``Portal.run``."""
+        """Await something of the coordinator, which starts it; see ``Portal.run``."""
         room = self.open()
-        return room.portal.run(partial(ask, room.coordinator), blocks=blocks)
+        answer = room.portal.run(partial(ask, room.coordinator), blocks=blocks)
+        self.known = room.coordinator.is_rate_limited
+        return answer
 
     def hint(self, backend: str, model: str | None, give: Callable[[AsyncCoordinator], None]) -> None:
         """Give a hint, here and in every child."""
@@ -83,18 +92,21 @@ class Home:
         """Let a callback hear notices, here and in every child."""
         room = self.open()
         room.portal.apply(partial(handle.listen, *room))
-        self._handles = [known for known in self._handles if not known.cancelled] + [handle]
+        with self._lock:
+            self._handles = [known for known in self._handles if not known.cancelled] + [handle]
 
     def close(self) -> None:
         """Close what this process has. Children that are forked later have nothing."""
-        self.closed = True
-        room = self._room
+        with self._lock:
+            self.closed = True
+            room = self._room
         if room is not None:
             room.portal.close()
+        self.known = _nothing_known
 
     def forked(self) -> None:
         """In a forked child: nothing is here yet."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._room = None
         self.known = _nothing_known
 

@@ -35,7 +35,8 @@ class Portal:
         self.state: Literal["open", "closed", "forked"] = "open"
         self._farewell = farewell
         self._farewell_seconds = farewell_seconds
-        self._lock = threading.Lock()
+        # A signal's handler may come back to it in the same thread.
+        self._lock = threading.RLock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._ending = asyncio.Event()
@@ -63,17 +64,18 @@ class Portal:
         if blocks and not self._warned and _in_event_loop():
             self._warned = True
             logger.warning("a sync coordinator blocks the event loop that runs in this thread: use the async one there")
-        call = _Call(function)
+        call = _Call(function, undo)
         try:
             with self._lock:
-                self._open().call_soon_threadsafe(call.begin)
+                self._open()
+                if not self.soon(call.begin):
+                    raise CoordinatorClosed("the coordinator is closed")
             call.ended.wait()
         except BaseException:
             # Before the caller goes on, what it held has to be given back.
-            if self.soon(call.cancel):
-                call.ended.wait(CANCEL_SECONDS)
-            if undo is not None and call.succeeded:
-                self.run(undo, blocks=False)
+            given_up = threading.Event()
+            if self.soon(call.give_up, given_up):
+                given_up.wait(CANCEL_SECONDS)
             raise
         return call.result()
 
@@ -92,6 +94,10 @@ class Portal:
                 self._check()
                 return function()
         return self.run(applied, blocks=False)
+
+    def spawn(self, function: Callable[[], Awaitable[object]]) -> None:
+        """Await something in the loop, if there is one, without waiting for it here. See ``soon``."""
+        self.soon(_Call(function, None).begin)
 
     def soon(self, function: Callable[..., object], *arguments: object) -> bool:
         """Have a plain function called in the loop, without waiting; return False if there is none.
@@ -127,21 +133,23 @@ class Portal:
     def forked(self) -> None:
         """In a forked child: its thread is not here, and whoever held its lock is not either."""
         self.state = "forked"
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
-    def _open(self) -> asyncio.AbstractEventLoop:
+    def _open(self) -> None:
         self._check()
         if self._loop is None:
             loop = asyncio.SelectorEventLoop()
-            thread = threading.Thread(target=self._serve, args=(loop,), name="rate_coordinator", daemon=True)
+            self._thread = threading.Thread(target=self._serve, args=(loop,), name="rate_coordinator", daemon=True)
+            self._loop = loop
+            _started.add(self)
             try:
-                thread.start()
-            except BaseException:
+                self._thread.start()
+            except RuntimeError:
+                # No more threads, or the interpreter is ending.
+                _started.discard(self)
+                self._thread = self._loop = None
                 loop.close()
                 raise
-            self._thread, self._loop = thread, loop
-            _started.add(self)
-        return self._loop
 
     def _check(self) -> None:
         if self.state == "forked":
@@ -166,26 +174,20 @@ class Portal:
 class _Call(Generic[T]):
     """Something that is awaited in the loop, for a thread that waits for its end."""
 
-    def __init__(self, function: Callable[[], Awaitable[T]]) -> None:
+    def __init__(self, function: Callable[[], Awaitable[T]], undo: Callable[[], Awaitable[object]] | None) -> None:
         self.ended = threading.Event()
         self._function = function
+        self._undo = undo
         self._task: asyncio.Task[T] | None = None
-
-    @property
-    def succeeded(self) -> bool:
-        """Whether it has ended and has a result."""
-        task = self._task
-        return task is not None and task.done() and not task.cancelled() and task.exception() is None
+        self._giving_up: asyncio.Task[None] | None = None
 
     def begin(self) -> None:
         self._task = asyncio.get_running_loop().create_task(self._run())
         self._task.add_done_callback(lambda _: self.ended.set())
 
-    def cancel(self) -> None:
-        if self._task is None:
-            self.ended.set()
-        else:
-            self._task.cancel()
+    def give_up(self, given_up: threading.Event) -> None:
+        self._giving_up = asyncio.get_running_loop().create_task(self._give_up())
+        self._giving_up.add_done_callback(lambda _: given_up.set())
 
     def result(self) -> T:
         assert self._task is not None
@@ -196,6 +198,14 @@ class _Call(Generic[T]):
 
     async def _run(self) -> T:
         return await self._function()
+
+    async def _give_up(self) -> None:
+        if self._task is None:
+            return
+        self._task.cancel()
+        await asyncio.wait([self._task])
+        if not self._task.cancelled() and self._task.exception() is None and self._undo is not None:
+            await self._undo()
 
 
 def _in_event_loop() -> bool:
