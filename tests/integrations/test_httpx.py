@@ -22,6 +22,7 @@ from rate_coordinator.sync import RateLimitCoordinator as SyncCoordinator
 from tests.conftest import Make, Place
 from tests.integrations.httpx_kit import ENCODED, LIBRARIES, QUOTA, Kit, warnings_of
 from tests.integrations.upstream import Reply, Upstream, refused, told
+from tests.servers import eventually
 
 HOST = "127.0.0.1"
 
@@ -98,6 +99,17 @@ async def test_a_name_for_all_requests_is_whom_they_count_against(
     async with kit.client(coordinator, backend="acme") as client:
         await client.get(upstream.url)
     assert list(coordinator.active_limits) == ["acme"]
+
+
+async def test_a_served_answer_that_tells_what_is_left_slows_everybody_down(
+    coordinator: RateLimitCoordinator, kit: Kit, upstream: Upstream
+) -> None:
+    upstream.otherwise = told({}, 200, ratelimit_remaining="10", ratelimit_reset="20")
+    async with kit.client(coordinator) as client:
+        assert (await client.get(upstream.url)).status_code == 200
+    pace = await coordinator.pace(HOST)
+    assert pace is not None
+    assert pace.rate == pytest.approx(0.5, rel=0.1)
 
 
 async def test_where_nothing_is_wrapped_the_librarys_own_transport_sends(
@@ -207,6 +219,20 @@ async def test_a_refusal_that_is_not_returned_gives_its_connection_back_before_t
         assert (await client.get(upstream.url, timeout=kit.library.Timeout(30, pool=1))).status_code == 200
 
 
+async def test_a_request_that_waits_to_be_sent_again_holds_no_connection(
+    coordinator: RateLimitCoordinator, kit: Kit, upstream: Upstream
+) -> None:
+    upstream.replies.append(refused(60))
+    wrapped = kit.library.AsyncHTTPTransport(limits=kit.library.Limits(max_connections=1))
+    async with kit.client(coordinator, wrapped, attempts=2, backend=lambda request: request.url.path) as client:
+        waiting = asyncio.create_task(client.get(f"{upstream.url}/one"))
+        await eventually(lambda: coordinator.active_limits)
+        assert (await client.get(f"{upstream.url}/other")).status_code == 200
+        assert not waiting.done()
+        await coordinator.clear_limits()
+        assert (await waiting).status_code == 200
+
+
 # What callers get.
 
 
@@ -299,6 +325,21 @@ async def test_an_answer_that_was_made_from_bytes_is_looked_at_as_well(
     async with kit.client(coordinator, wrapped) as client:
         response = await client.get("http://acme.test")
     assert response.json() == QUOTA
+    assert coordinator.recent_events[0].reason == "quota"
+
+
+async def test_an_answer_that_a_wrapped_transport_has_read_is_looked_at_as_well(
+    coordinator: RateLimitCoordinator, kit: Kit, upstream: Upstream
+) -> None:
+    class Logging(kit.library.AsyncHTTPTransport):  # type: ignore[misc,name-defined]
+        async def handle_async_request(self, request: Any) -> Any:
+            response = await super().handle_async_request(request)
+            await response.aread()
+            return response
+
+    upstream.replies.append(Reply(429, {"content-encoding": "gzip"}, gzip.compress(json.dumps(QUOTA).encode())))
+    async with kit.client(coordinator, Logging(verify=False)) as client:
+        assert (await client.get(upstream.url)).json() == QUOTA
     assert coordinator.recent_events[0].reason == "quota"
 
 
@@ -478,8 +519,9 @@ async def test_a_function_that_names_nobody_is_told_and_nothing_is_sent(
     coordinator: RateLimitCoordinator, kit: Kit, upstream: Upstream
 ) -> None:
     async with kit.client(coordinator, backend=lambda request: "") as client:
-        with pytest.raises(ValueError, match="a backend must have a name"):
-            await client.get(upstream.url)
+        with pytest.raises(ValueError, match="a backend must have a name") as raised:
+            await client.get(f"{upstream.url}?key=secret")
+    assert "secret" not in str(raised.value)
     assert upstream.asked == []
 
 

@@ -25,7 +25,6 @@ OWN_TIMERS = {
     "dispenser.py": "patience with a server",
     "engine.py": "patience with a server",
     "link.py": "patience with a server",
-    "nodes.py": "patience with a server",
     "notices.py": "lets others go on, without a pause",
     "outbox.py": "patience with a server",
     "routes.py": "patience with a server",

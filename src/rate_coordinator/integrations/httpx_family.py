@@ -112,7 +112,7 @@ class Library:
         Raises:
             ValueError: It is no async transport of this library.
         """
-        return _checked(transport, self.base_transports[0]) or self.default_transports[0]()
+        return self.default_transports[0]() if transport is None else _checked(transport, self.base_transports[0])
 
     def transport(self, transport: object) -> Any:
         """Return what is wrapped, or something new where that is None.
@@ -120,7 +120,7 @@ class Library:
         Raises:
             ValueError: It is no sync transport of this library.
         """
-        return _checked(transport, self.base_transports[1]) or self.default_transports[1]()
+        return self.default_transports[1]() if transport is None else _checked(transport, self.base_transports[1])
 
     def seen(self, response: AnyResponse, body: bytes | None, *, decoded: bool = False) -> Seen:
         """Return what is looked at of an answer."""
@@ -145,14 +145,12 @@ class Library:
 
 
 def _checked(transport: object, base: type) -> object:
-    if transport is not None and not isinstance(transport, base):
+    if not isinstance(transport, base):
         raise ValueError(f"transport must be an {base.__module__}.{base.__name__}, not {transport!r:.80}")
     return transport
 
 
-class Outgoing(Generic[RequestT]):
-    """A request that is about to be sent."""
-
+class _Outgoing(Generic[RequestT]):
     def __init__(self, library: Library, request: RequestT) -> None:
         self.library = library
         self.request = request
@@ -177,7 +175,7 @@ class Outgoing(Generic[RequestT]):
         return self.library.timed_out(str(error), self.request)
 
 
-class AsyncExchange(Outgoing[RequestT], Generic[RequestT, ResponseT]):
+class AsyncHttpxExchange(_Outgoing[RequestT], Generic[RequestT, ResponseT]):
     """A request and the function that sends it."""
 
     def __init__(self, library: Library, request: RequestT, handle: Callable[[RequestT], Awaitable[ResponseT]]) -> None:
@@ -202,7 +200,7 @@ class AsyncExchange(Outgoing[RequestT], Generic[RequestT, ResponseT]):
         await response.aclose()
 
 
-class Exchange(Outgoing[RequestT], Generic[RequestT, ResponseT]):
+class HttpxExchange(_Outgoing[RequestT], Generic[RequestT, ResponseT]):
     """Likewise, without ``await``."""
 
     def __init__(self, library: Library, request: RequestT, handle: Callable[[RequestT], ResponseT]) -> None:

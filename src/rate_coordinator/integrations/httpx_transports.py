@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, ClassVar, Generic, Protocol, Self, TypeVar
 
 from rate_coordinator import RateLimitCoordinator
 from rate_coordinator.integrations.common import Names
-from rate_coordinator.integrations.httpx_family import AnyRequest, AnyResponse, AsyncExchange, Exchange, Library
+from rate_coordinator.integrations.httpx_family import (
+    AnyRequest,
+    AnyResponse,
+    AsyncHttpxExchange,
+    HttpxExchange,
+    Library,
+)
 from rate_coordinator.integrations.sending import AsyncSender, Sender
 from rate_coordinator.integrations.transports import Policy
 
@@ -133,7 +139,7 @@ class AsyncCoordinated(Generic[RequestT, ResponseT]):
             LimitWaitTimeout: It may not be sent within the timeout. The error is a timeout of the library as well.
             ValueError: It has no backend.
         """
-        return await self._sender.send(AsyncExchange(self._library, request, self._transport.handle_async_request))
+        return await self._sender.send(AsyncHttpxExchange(self._library, request, self._transport.handle_async_request))
 
     async def aclose(self) -> None:
         """Close the wrapped transport; the coordinator stays open."""
@@ -180,7 +186,7 @@ class Coordinated(Generic[RequestT, ResponseT]):
             LimitWaitTimeout: It may not be sent within the timeout. The error is a timeout of the library as well.
             ValueError: It has no backend.
         """
-        return self._sender.send(Exchange(self._library, request, self._transport.handle_request))
+        return self._sender.send(HttpxExchange(self._library, request, self._transport.handle_request))
 
     def close(self) -> None:
         """Close the wrapped transport; the coordinator stays open."""

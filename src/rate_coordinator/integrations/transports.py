@@ -27,7 +27,7 @@ class Seen:
     headers: Iterable[tuple[str, str]]
     """Names in any case, each as often as it was sent."""
     body: bytes | None = None
-    """The beginning of a refused one's body, decoded; None where it is left alone."""
+    """The beginning of its body, decoded; None where that is left alone, as that of every success is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ class Policy(Generic[Request]):
         Raises:
             ValueError: ``provider`` is not registered.
         """
-        return read_answer(seen.status, seen.headers, seen.body or None, provider=self.provider)
+        return read_answer(seen.status, seen.headers, seen.body, provider=self.provider)
 
     def sends_again(self, answer: Answer, attempt: int, repeatable: bool) -> bool:
         """Tell whether a request is sent again.
