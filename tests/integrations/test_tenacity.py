@@ -339,7 +339,7 @@ def test_threads_retry_at_the_resume_time_that_they_share(sync_rate_limits: Sync
 
     async def in_a_thread() -> object:
         calling: asyncio.Task[object] = asyncio.create_task(asyncio.to_thread(call))
-        await eventually(lambda: sync_rate_limits.coordinator.active_limits)
+        await eventually(lambda: sync_rate_limits.clock._timers)
         await asyncio.to_thread(sync_rate_limits.advance, 29)
         assert calls.made == 1
         assert sync_rate_limits.coordinator.active_limits == {"openai": 1.0}

@@ -33,7 +33,10 @@ class SyncRateLimits:
         self.coordinator.clear_limits(backend, model=model)
 
     def advance(self, seconds: float) -> None:
-        """Move the time on; see ``ManualClock.advance_blocking``. Threads that it woke go on by themselves."""
+        """Move the time on; see ``ManualClock.advance_blocking``.
+
+        Threads that it woke go on by themselves, and one that has not begun to wait yet waits from then on.
+        """
         self.clock.advance_blocking(seconds)
 
 
