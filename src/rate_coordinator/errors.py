@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -53,3 +55,7 @@ class RateLimited(CoordinatorError):
         super().__init__(message or f"refused; asked to wait {wait_seconds:g} s")
         self.wait_seconds = wait_seconds
         self.reason: Reason = reason
+
+    def __reduce__(self) -> tuple[Callable[..., RateLimited], tuple[float, str]]:
+        # Task queues pickle what a task raised; an exception would keep its message alone.
+        return functools.partial(type(self), reason=self.reason), (self.wait_seconds, str(self))

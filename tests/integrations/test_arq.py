@@ -1,0 +1,204 @@
+"""Jobs of arq, run by a real worker of it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+from arq import ArqRedis, Worker, create_pool, func
+from arq.connections import RedisSettings
+from arq.worker import Function
+
+from rate_coordinator import LimitWaitTimeout, RateLimitCoordinator, RateLimited
+from rate_coordinator.integrations.arq import coordinated
+from tests.conftest import NEWEST, Make, Place
+from tests.servers import RedisServer, eventually
+
+WAIT = 1.0
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RedisServer]:
+    with RedisServer(NEWEST.path) as running:
+        yield running
+
+
+@pytest.fixture
+def real(server: RedisServer) -> Place:
+    return Place(server.url, f"test {uuid4()}")
+
+
+@pytest.fixture
+async def queue(server: RedisServer) -> AsyncIterator[ArqRedis]:
+    pool = await create_pool(RedisSettings(port=server.port), default_queue_name=f"queue {uuid4()}")
+    yield pool
+    await pool.aclose()
+
+
+@asynccontextmanager
+async def worker(queue: ArqRedis, *functions: Function, max_jobs: int = 1) -> AsyncIterator[Worker]:
+    """Run a worker that tries each job once."""
+    working = Worker(
+        functions,
+        redis_pool=queue,
+        queue_name=queue.default_queue_name,
+        max_jobs=max_jobs,
+        max_tries=1,
+        poll_delay=0.05,
+        handle_signals=False,
+    )
+    task = asyncio.create_task(working.async_run())
+    try:
+        yield working
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+class Upstream:
+    """What a job calls: it refuses so many calls, or all within so many seconds after the first."""
+
+    def __init__(self, refusal: Callable[[], Exception], times: int = 1) -> None:
+        self.refusal = refusal
+        self.times = times
+        self.called_at: list[float] = []
+        self.tries: list[int] = []
+
+    async def ask(self, ctx: dict[Any, Any], question: str, *, loud: bool = False) -> str:
+        self.called_at.append(time.monotonic())
+        self.tries.append(ctx["job_try"])
+        if len(self.called_at) <= self.times:
+            raise self.refusal()
+        return question.upper() if loud else question
+
+
+async def beside(ctx: dict[Any, Any]) -> float:
+    return time.monotonic()
+
+
+def too_many_requests() -> Exception:
+    request = httpx.Request("GET", "http://localhost/")
+    response = httpx.Response(429, headers={"Retry-After": "1"}, request=request)
+    return httpx.HTTPStatusError("too many", request=request, response=response)
+
+
+def job_of(coordinator: RateLimitCoordinator, upstream: Upstream, **settings: Any) -> Function:
+    return func(coordinated(coordinator, "openai", **settings)(upstream.ask), name="ask")
+
+
+@pytest.mark.parametrize("refusal", [lambda: RateLimited(WAIT), too_many_requests], ids=["ours", "a-librarys"])
+async def test_a_limited_job_is_not_a_failed_try_and_runs_again_at_the_resume_time(
+    make: Make, queue: ArqRedis, caplog: pytest.LogCaptureFixture, refusal: Callable[[], Exception]
+) -> None:
+    """P53: the worker allows one try only."""
+    coordinator = await make()
+    upstream = Upstream(refusal)
+    async with worker(queue, job_of(coordinator, upstream), func(beside)) as working:
+        job = await queue.enqueue_job("ask", "why", loud=True)
+        assert job is not None
+        assert await job.result(timeout=20, poll_delay=0.05) == "WHY"
+
+    assert upstream.tries == [1, 1]
+    assert upstream.called_at[1] - upstream.called_at[0] >= WAIT
+    assert (working.jobs_failed, working.jobs_retried, working.jobs_complete) == (0, 1, 1)
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+    assert [event.suggested_wait_seconds for event in coordinator.recent_events] == [WAIT]
+
+
+async def test_while_a_job_is_put_off_the_only_worker_does_other_work(make: Make, queue: ArqRedis) -> None:
+    coordinator = await make()
+    upstream = Upstream(lambda: RateLimited(WAIT))
+    async with worker(queue, job_of(coordinator, upstream), func(beside)):
+        limited = await queue.enqueue_job("ask", "why")
+        await eventually(lambda: upstream.called_at)
+        other = await queue.enqueue_job("beside")
+        assert limited is not None
+        assert other is not None
+        ran_at = await other.result(timeout=20, poll_delay=0.05)
+        await limited.result(timeout=20, poll_delay=0.05)
+
+    assert upstream.called_at[0] < ran_at < upstream.called_at[1]
+
+
+async def test_a_job_whose_backend_is_limited_is_put_off_before_it_starts(make: Make, queue: ArqRedis) -> None:
+    """P53: nothing is called during the limit, and no try is used up."""
+    coordinator = await make()
+    upstream = Upstream(lambda: RateLimited(WAIT), times=0)
+    await coordinator.report_rate_limit("openai", WAIT)
+    clear_at = time.monotonic() + (await coordinator.is_rate_limited("openai"))[1]
+    async with worker(queue, job_of(coordinator, upstream), max_jobs=3) as working:
+        jobs = [await queue.enqueue_job("ask", str(number)) for number in range(3)]
+        assert [await job.result(timeout=20, poll_delay=0.05) for job in jobs if job] == ["0", "1", "2"]
+
+    assert min(upstream.called_at) >= clear_at
+    assert upstream.tries == [1, 1, 1]
+    assert working.jobs_failed == 0
+    assert len(coordinator.recent_events) == 1
+
+
+async def test_other_errors_fail_a_job_as_always(make: Make, queue: ArqRedis) -> None:
+    coordinator = await make()
+    upstream = Upstream(lambda: KeyError("nothing of a limit"))
+    async with worker(queue, job_of(coordinator, upstream)) as working:
+        job = await queue.enqueue_job("ask", "why")
+        assert job is not None
+        with pytest.raises(KeyError, match="nothing of a limit"):
+            await job.result(timeout=20, poll_delay=0.05)
+
+    assert (working.jobs_failed, len(upstream.called_at)) == (1, 1)
+    assert coordinator.recent_events == []
+
+
+async def test_what_would_be_put_off_for_too_long_fails_with_its_own_error(make: Make, queue: ArqRedis) -> None:
+    coordinator = await make()
+    upstream = Upstream(lambda: RateLimited(30.0, "come back later"))
+    async with worker(queue, job_of(coordinator, upstream, give_up_after=10)):
+        refused, late = await queue.enqueue_job("ask", "why"), await queue.enqueue_job("ask", "when")
+        assert refused is not None
+        assert late is not None
+        with pytest.raises(RateLimited, match="come back later"):
+            await refused.result(timeout=20, poll_delay=0.05)
+        with pytest.raises(LimitWaitTimeout):
+            await late.result(timeout=20, poll_delay=0.05)
+
+    assert len(upstream.called_at) == 1
+
+
+async def test_who_has_to_wait_for_a_turn_leaves_the_worker_and_comes_back(make: Make, queue: ArqRedis) -> None:
+    coordinator = await make()
+    coordinator.hint("openai", max_in_flight=1)
+    upstream = Upstream(lambda: RateLimited(WAIT), times=0)
+    async with worker(queue, job_of(coordinator, upstream), max_jobs=2) as working:
+        async with coordinator.admit("openai"):
+            job = await queue.enqueue_job("ask", "why")
+            assert job is not None
+            await eventually(lambda: working.jobs_retried, within=20)
+            assert upstream.called_at == []
+        assert await job.result(timeout=20, poll_delay=0.05) == "why"
+
+    assert (upstream.tries, working.jobs_failed) == ([1], 0)
+
+
+async def test_a_job_names_its_backend_by_its_arguments(make: Make, queue: ArqRedis) -> None:
+    coordinator = await make()
+    upstream = Upstream(lambda: RateLimited(0.2))
+    function = coordinated(coordinator, lambda question, loud: ("openai", question))(upstream.ask)
+    async with worker(queue, func(function, name="ask")):
+        job = await queue.enqueue_job("ask", "gpt-4o", loud=True)
+        assert job is not None
+        await job.result(timeout=20, poll_delay=0.05)
+
+    assert [(event.backend_type, event.model) for event in coordinator.recent_events] == [("openai", "gpt-4o")]
+
+
+@pytest.mark.parametrize("seconds", [-1, float("nan"), "day", True])
+def test_a_bound_that_cannot_be_is_refused(seconds: Any) -> None:
+    with pytest.raises(ValueError, match="give_up_after must be"):
+        coordinated(RateLimitCoordinator.from_url("memory://"), "openai", give_up_after=seconds)
