@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -52,10 +50,10 @@ class RateLimited(CoordinatorError):
     """
 
     def __init__(self, wait_seconds: float, message: str = "", *, reason: Reason = "rate_limit") -> None:
-        super().__init__(message or f"refused; asked to wait {wait_seconds:g} s")
+        # Both, so that it can be made again elsewhere: task queues send what a task raised.
+        super().__init__(wait_seconds, message or f"refused; asked to wait {wait_seconds:g} s")
         self.wait_seconds = wait_seconds
         self.reason: Reason = reason
 
-    def __reduce__(self) -> tuple[Callable[..., RateLimited], tuple[float, str]]:
-        # Task queues pickle what a task raised; an exception would keep its message alone.
-        return functools.partial(type(self), reason=self.reason), (self.wait_seconds, str(self))
+    def __str__(self) -> str:
+        return str(self.args[1])
