@@ -19,7 +19,7 @@ import pytest
 from taskiq import InMemoryBroker, SmartRetryMiddleware, TaskiqScheduler
 from taskiq.api import run_scheduler_task
 from taskiq.receiver import Receiver
-from taskiq_redis import ListRedisScheduleSource, RedisAsyncResultBackend, ListQueueBroker
+from taskiq_redis import ListQueueBroker, ListRedisScheduleSource, RedisAsyncResultBackend
 
 from rate_coordinator import LimitWaitTimeout, RateLimitCoordinator, RateLimited
 from rate_coordinator.integrations.taskiq import CoordinatedMiddleware

@@ -1,0 +1,55 @@
+"""The tasks that ``test_celery.py`` has run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import Celery
+
+from rate_coordinator.integrations.celery import coordinated
+from rate_coordinator.sync import RateLimitCoordinator
+from tests.integrations.workers import URL, Upstream
+
+app = Celery("tests", broker=URL, backend=URL)
+app.conf.update(
+    worker_prefetch_multiplier=1,
+    broker_transport_options={"polling_interval": 0.05},
+    broker_connection_retry_on_startup=True,
+)
+coordinator = RateLimitCoordinator.from_url(URL)
+upstream = Upstream(URL)
+
+
+def names(name: str, *_: object) -> tuple[str, str]:
+    return name, "large"
+
+
+base = coordinated(coordinator, names, give_up_after=20)
+
+
+def ask(task: Any, name: str, value: int = 1) -> int:
+    upstream.call(name, task.request.retries)
+    return value
+
+
+ask_early = app.task(ask, name="ask_early", base=base, bind=True, max_retries=0)
+ask_late = app.task(ask, name="ask_late", base=base, bind=True, max_retries=0, acks_late=True)
+ask_always = app.task(ask, name="ask_always", base=base, bind=True, autoretry_for=(Exception,), max_retries=0)
+
+
+@app.task(base=base, bind=True, name="ask_retrying", max_retries=1)
+def ask_retrying(task: Any, name: str, value: int = 1) -> int:
+    try:
+        return ask(task, name, value)
+    except Exception as error:
+        raise task.retry(exc=error, countdown=0) from error
+
+
+@app.task(name="beside")
+def beside(name: str) -> None:
+    upstream.call(name)
+
+
+@app.task(name="add")
+def add(numbers: list[int] | int, more: int = 0) -> int:
+    return more + (sum(numbers) if isinstance(numbers, list) else numbers)
