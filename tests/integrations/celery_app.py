@@ -37,7 +37,7 @@ ask_late = app.task(ask, name="ask_late", base=base, bind=True, max_retries=0, a
 ask_always = app.task(ask, name="ask_always", base=base, bind=True, autoretry_for=(Exception,), max_retries=0)
 
 
-@app.task(base=base, bind=True, name="ask_retrying", max_retries=1)
+@app.task(base=base, bind=True, name="ask_retrying", max_retries=1)  # type: ignore[untyped-decorator]
 def ask_retrying(task: Any, name: str, value: int = 1) -> int:
     try:
         return ask(task, name, value)
@@ -45,11 +45,11 @@ def ask_retrying(task: Any, name: str, value: int = 1) -> int:
         raise task.retry(exc=error, countdown=0) from error
 
 
-@app.task(name="beside")
+@app.task(name="beside")  # type: ignore[untyped-decorator]
 def beside(name: str) -> None:
     upstream.call(name)
 
 
-@app.task(name="add")
+@app.task(name="add")  # type: ignore[untyped-decorator]
 def add(numbers: list[int] | int, more: int = 0) -> int:
     return more + (sum(numbers) if isinstance(numbers, list) else numbers)

@@ -19,7 +19,7 @@ from rate_coordinator.integrations.celery import coordinated
 from rate_coordinator.sync import RateLimitCoordinator
 from tests.conftest import NEWEST
 from tests.integrations import celery_app
-from tests.integrations.workers import Upstream, worker_process
+from tests.integrations.workers import Upstream, wait_for, worker_process
 from tests.servers import RedisServer
 
 WAIT = 0.8
@@ -170,7 +170,7 @@ def test_where_tasks_are_called_eagerly_there_is_no_queue_and_they_wait() -> Non
         app = eager_app()
         called_at: list[float] = []
 
-        @app.task(base=coordinated(coordinator, "openai"), bind=True, max_retries=0)
+        @app.task(base=coordinated(coordinator, "openai"), bind=True, max_retries=0)  # type: ignore[untyped-decorator]
         def ask(task: Any) -> int:
             called_at.append(time.monotonic())
             if len(called_at) == 1:
@@ -184,7 +184,7 @@ def test_where_tasks_are_called_eagerly_there_is_no_queue_and_they_wait() -> Non
 def test_a_task_that_is_called_is_just_a_function() -> None:
     with RateLimitCoordinator.from_url("memory://") as coordinator:
 
-        @eager_app().task(base=coordinated(coordinator, "openai"))
+        @eager_app().task(base=coordinated(coordinator, "openai"))  # type: ignore[untyped-decorator]
         def ask() -> None:
             raise RateLimited(0.3)
 
@@ -196,16 +196,21 @@ def test_a_task_that_is_called_is_just_a_function() -> None:
 @pytest.mark.parametrize(("visible", "longest"), [(None, 900.0), (60, 30.0), (3600, 900.0)])
 def test_no_task_is_put_off_for_so_long_that_the_broker_takes_it_for_lost(visible: int | None, longest: float) -> None:
     sent: dict[str, Any] = {}
+
+    def remember(*_: object, **options: Any) -> NotSent:
+        sent.update(options)
+        return NotSent()
+
     options = {} if visible is None else {"visibility_timeout": visible}
     with RateLimitCoordinator.from_url("memory://") as coordinator:
         app = Celery("far", broker="memory://", set_as_current=False)
         app.conf.broker_transport_options = options
 
-        @app.task(base=coordinated(coordinator, "openai"))
+        @app.task(base=coordinated(coordinator, "openai"))  # type: ignore[untyped-decorator]
         def ask() -> None: ...
 
         coordinator.report_rate_limit("openai", 3000.0)
-        ask.signature_from_request = lambda *_, **keywords: sent.update(keywords) or NotSent()
+        ask.signature_from_request = remember
         ask.push_request(called_directly=False, retries=2)
         with pytest.raises(Retry):
             ask.__call__()
@@ -224,10 +229,3 @@ class NotSent:
     """A signature that goes nowhere."""
 
     def apply_async(self) -> None: ...
-
-
-def wait_for(condition: Any) -> None:
-    deadline = time.monotonic() + WITHIN
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)

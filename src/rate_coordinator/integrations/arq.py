@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Awaitable, Callable
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, TypeVar, cast
 
 try:
     from arq import ArqRedis, Retry
@@ -27,10 +27,7 @@ from rate_coordinator.integrations.deferrals import (
     names_of_call,
 )
 
-P = ParamSpec("P")
-T = TypeVar("T")
-Context = dict[Any, Any]
-Job = Callable[Concatenate[Context, P], Awaitable[T]]
+Job = TypeVar("Job", bound=Callable[..., Awaitable[Any]])
 
 KEEP_SECONDS = 88_400
 """As long as arq keeps the number of a job's tries."""
@@ -42,7 +39,7 @@ def coordinated(
     model: str | None = None,
     *,
     give_up_after: float | None = GIVE_UP_AFTER,
-) -> Callable[[Job[P, T]], Job[P, T]]:
+) -> Callable[[Job], Job]:
     """Admit each run of a job, and put it off while its backend is limited.
 
     ``functions=[coordinated(coordinator, "openai")(ask)]``, or as a decorator of the job.
@@ -67,9 +64,9 @@ def coordinated(
     """
     most = check_give_up_after(give_up_after)
 
-    def decorate(function: Job[P, T]) -> Job[P, T]:
+    def decorate(function: Job) -> Job:
         @functools.wraps(function)
-        async def run(ctx: Context, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        async def run(ctx: dict[Any, Any], *args: Any, **kwargs: Any) -> Any:
             names = names_of_call(backend, model, *args, **kwargs)
             try:
                 async with admitted(coordinator, *names, HOLD_SECONDS):
@@ -85,7 +82,7 @@ def coordinated(
                 await _put_off(redis, ctx["job_id"], key, deferral)
                 raise Retry(defer=delay) from limited.cause
 
-        return run
+        return cast(Job, run)
 
     return decorate
 
