@@ -79,7 +79,10 @@ class Admission:
         *,
         guess_seconds: float = 5.0,
     ) -> ReportResult | None:
-        """Heed what the upstream answered to this call: a refusal is reported.
+        """Heed what the upstream answered to this call.
+
+        A refusal is reported. Where the answer says that too few calls are left until a limit is whole again, the fleet
+        is slowed down before it is refused: what is left is spread over that time.
 
         Args:
             answer: What it said; ``rate_coordinator.answers`` reads it.

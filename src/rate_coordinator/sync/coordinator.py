@@ -34,7 +34,8 @@ class RateLimitCoordinator(Calls):
     thread of its own; reads are answered from memory in the caller's.
 
     A child that is forked opens it afresh with its first use, with the same settings, hints and callbacks; the parent
-    goes on undisturbed. A thread that is interrupted while it waits takes back what it waits for.
+    goes on undisturbed. A thread that is interrupted while it waits takes back what it waits for. In a thread that runs
+    an event loop use the async one: what waits here blocks that loop, which is logged once.
 
     Example:
         ```python
@@ -211,7 +212,12 @@ class RateLimitCoordinator(Calls):
         guess_seconds: float = 5.0,
         sent_at: float | None = None,
     ) -> ReportResult | None:
-        """Heed what an upstream answered to a call that was not admitted here: a refusal is reported.
+        """Heed what an upstream answered to a call that was not admitted here.
+
+        A refusal is reported. Where the answer says that too few calls are left until a limit is whole again, all calls
+        that the fleet admits are slowed down before they are refused: what is left is spread over that time. That is
+        when 32 or fewer are left; or when half of what was seen is gone, and the rest would not last at the rate at
+        which it goes. It holds for at most an hour, and for limits that count calls, not tokens.
 
         Args:
             backend: The upstream.

@@ -28,8 +28,8 @@ class NoticeStream:
     def __init__(self, portal: Portal, stream: rate_coordinator.NoticeStream) -> None:
         self._portal = portal
         self._stream = stream
-        # The loop goes through its streams: the last reference to one must be dropped in the loop's thread.
-        weakref.finalize(self, portal.soon, id, stream).atexit = False
+        # The loop goes through its streams: it must be the one to let go of one that nobody reads any more.
+        weakref.finalize(self, portal.spawn, stream.aclose).atexit = False
 
     @property
     def dropped(self) -> int:

@@ -95,6 +95,10 @@ class Portal:
                 return function()
         return self.run(applied, blocks=False)
 
+    def spawn(self, function: Callable[[], Awaitable[object]]) -> None:
+        """Await something in the loop, if there is one, without waiting for it here. See ``soon``."""
+        self.soon(_Call(function, None).begin)
+
     def soon(self, function: Callable[..., object], *arguments: object) -> bool:
         """Have a plain function called in the loop, without waiting; return False if there is none.
 
