@@ -6,6 +6,7 @@ from typing import Any
 
 from celery import Celery
 
+from rate_coordinator import RateLimited
 from rate_coordinator.integrations.celery import coordinated
 from rate_coordinator.sync import RateLimitCoordinator
 from tests.integrations.workers import URL, Upstream
@@ -43,6 +44,24 @@ def ask_retrying(task: Any, name: str, value: int = 1) -> int:
         return ask(task, name, value)
     except Exception as error:
         raise task.retry(exc=error, countdown=0) from error
+
+
+@app.task(base=base, bind=True, name="ask_again", max_retries=1)  # type: ignore[untyped-decorator]
+def ask_again(task: Any, name: str, value: int = 1) -> int:
+    try:
+        return ask(task, name, value)
+    except Exception:
+        # Leaves a task that is sent again, and goes on: what comes after it is no refusal.
+        again = task.retry(throw=False, countdown=0)
+    raise again from RateLimited(30)
+
+
+@app.task(base=base, bind=True, name="ask_bare", max_retries=0)  # type: ignore[untyped-decorator]
+def ask_bare(task: Any, name: str, value: int = 1) -> int:
+    try:
+        return ask(task, name, value)
+    except Exception:
+        raise task.retry(countdown=0) from None
 
 
 @app.task(name="beside")  # type: ignore[untyped-decorator]

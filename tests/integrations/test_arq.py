@@ -202,3 +202,8 @@ async def test_a_job_names_its_backend_by_its_arguments(make: Make, queue: ArqRe
 def test_a_bound_that_cannot_be_is_refused(seconds: Any) -> None:
     with pytest.raises(ValueError, match="give_up_after must be"):
         coordinated(RateLimitCoordinator.from_url("memory://"), "openai", give_up_after=seconds)
+
+
+def test_a_backend_without_a_name_is_refused_at_once() -> None:
+    with pytest.raises(ValueError, match="must have a name"):
+        coordinated(RateLimitCoordinator.from_url("memory://"), "")

@@ -10,7 +10,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from celery import Celery, chain, chord
+from celery import Celery, Task, chain, chord
 from celery.exceptions import Retry
 from celery.result import AsyncResult
 
@@ -69,7 +69,8 @@ def name() -> str:
 
 def test_a_limited_task_is_not_a_failed_attempt_and_runs_again_at_the_resume_time(worker: Running) -> None:
     """P53: no retry is allowed, also where every error leads to one; acknowledged early and late."""
-    tasks = [celery_app.ask_early, celery_app.ask_late, celery_app.ask_always, celery_app.ask_retrying]
+    acknowledging = [celery_app.ask_early, celery_app.ask_late]
+    tasks = [*acknowledging, celery_app.ask_always, celery_app.ask_retrying, celery_app.ask_bare]
     cases = [(task, wait, f"{kind} {uuid4()}") for task in tasks for kind, wait in (("limited", WAIT), ("http", 1))]
     for _, wait, name in cases:
         worker.upstream.will(name, f"{name.split()[0]} {wait}")
@@ -143,6 +144,15 @@ def test_other_errors_fail_a_task_as_always(worker: Running, name: str) -> None:
     assert name not in worker.coordinator.active_limits
 
 
+def test_a_task_that_was_sent_again_by_itself_is_sent_once(worker: Running, name: str) -> None:
+    worker.upstream.will(name, "error")
+
+    assert celery_app.ask_again.delay(name, 7).get(timeout=WITHIN) == 7
+
+    assert [call.retries for call in worker.upstream.calls(name)] == [0, 1]
+    assert name not in worker.coordinator.active_limits
+
+
 def test_what_would_be_put_off_for_too_long_fails_with_its_own_error(worker: Running, name: str) -> None:
     worker.upstream.will(name, "limited 30")
 
@@ -193,6 +203,20 @@ def test_a_task_that_is_called_is_just_a_function() -> None:
         assert coordinator.active_limits == {}
 
 
+def test_a_base_of_ones_own_goes_on_calling_the_task() -> None:
+    class InContext(Task):  # type: ignore[misc]
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            return "within", self.run(*args, **kwargs)
+
+    with RateLimitCoordinator.from_url("memory://") as coordinator:
+
+        @eager_app().task(base=coordinated(coordinator, "openai", base=InContext))  # type: ignore[untyped-decorator]
+        def ask() -> str:
+            return "because"
+
+        assert ask.delay().get() == ("within", "because")
+
+
 @pytest.mark.parametrize(("visible", "longest"), [(None, 900.0), (60, 30.0), (3600, 900.0)])
 def test_no_task_is_put_off_for_so_long_that_the_broker_takes_it_for_lost(visible: int | None, longest: float) -> None:
     sent: dict[str, Any] = {}
@@ -223,6 +247,11 @@ def test_no_task_is_put_off_for_so_long_that_the_broker_takes_it_for_lost(visibl
 def test_a_bound_that_cannot_be_is_refused(seconds: Any) -> None:
     with pytest.raises(ValueError, match="give_up_after must be"):
         coordinated(RateLimitCoordinator.from_url("memory://"), "openai", give_up_after=seconds)
+
+
+def test_a_backend_without_a_name_is_refused_at_once() -> None:
+    with pytest.raises(ValueError, match="must have a name"):
+        coordinated(RateLimitCoordinator.from_url("memory://"), "")
 
 
 class NotSent:

@@ -60,9 +60,11 @@ def coordinated(
             puts it off for ever.
 
     Raises:
-        ValueError: ``give_up_after`` cannot be used.
+        ValueError: An argument cannot be used.
     """
     most = check_give_up_after(give_up_after)
+    if not callable(backend):
+        names_of_call(backend, model)
 
     def decorate(function: Job) -> Job:
         @functools.wraps(function)

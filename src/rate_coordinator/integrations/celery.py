@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 try:
     from celery import Task
-    from celery.exceptions import Retry
+    from celery.exceptions import Retry, TaskPredicate
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
         "rate_coordinator.integrations.celery needs the extra 'celery': pip install 'rate-coordinator[celery]'",
@@ -42,11 +43,13 @@ def coordinated(
     ``@app.task(base=coordinated(coordinator, "openai"))``. A task that is refused (it raises ``RateLimited``, or an
     error that ``read_exception`` knows for a limit) is reported, and sent again for the resume time: the same task,
     with the same ID, place in its chain or chord, and ``retries``; its state is ``RETRY``. So is one that retries
-    because of such an error, by ``autoretry_for`` or ``self.retry(exc=…)``. One whose backend is limited is put off
-    before it is called. Other errors pass through.
+    because of such an error, by ``autoretry_for`` or ``self.retry()``. One whose backend is limited is put off before
+    it is called. Other errors pass through.
 
     A task is put off for 15 minutes at most at once, and half of ``visibility_timeout`` where that is shorter: a broker
-    sends again what a worker keeps for longer. Where tasks are called eagerly there is no queue: there they wait.
+    sends again what a worker keeps for longer. Workers keep in memory what is put off, as all that has an ETA;
+    ``worker_eta_task_limit`` says how much. Where tasks are called eagerly there is no queue, and they wait. For pools
+    of processes and of threads; not for gevent and eventlet.
 
     Args:
         coordinator: Opened with the first task, in each process of the pool anew.
@@ -58,9 +61,13 @@ def coordinated(
         base: What the tasks were based on otherwise.
 
     Raises:
-        ValueError: ``give_up_after`` cannot be used.
+        ValueError: An argument cannot be used.
     """
     most = check_give_up_after(give_up_after)
+    if not callable(backend):
+        names_of_call(backend, model)
+    # Celery's own would push another request, which knows nothing of retries.
+    calls = any("__call__" in vars(kind) for kind in base.__mro__[: base.__mro__.index(Task)])
 
     class CoordinatedTask(base):  # type: ignore[misc]
         def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -73,8 +80,8 @@ def coordinated(
             while True:
                 hold = most - deferral.seconds if request.is_eager else HOLD_SECONDS
                 try:
-                    with admitted_sync(coordinator, *names, hold):
-                        return self.run(*args, **kwargs)
+                    with admitted_sync(coordinator, *names, hold, (TaskPredicate,)):
+                        return super().__call__(*args, **kwargs) if calls else self.run(*args, **kwargs)
                 except TaskLimited as limited:
                     _, remaining = coordinator.is_rate_limited(*names)
                     delay, deferral = deferral.next(remaining, _longest(self.app))
@@ -86,8 +93,9 @@ def coordinated(
         def retry(
             self, args: Any = None, kwargs: Any = None, exc: Exception | None = None, throw: bool = True, **options: Any
         ) -> Any:
-            if throw and exc is not None and self.request.get("admitted") and read_exception(exc).limited:
-                raise exc
+            cause = exc or sys.exc_info()[1]
+            if throw and cause is not None and self.request.get("admitted") and read_exception(cause).limited:
+                raise cause
             return super().retry(args, kwargs, exc, throw, **options)
 
     return CoordinatedTask

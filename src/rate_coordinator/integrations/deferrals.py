@@ -105,18 +105,31 @@ def names_of_call(backend: Backend, model: str | None, *args: object, **kwargs: 
 
 @asynccontextmanager
 async def admitted(
-    coordinator: RateLimitCoordinator, backend: str, model: str | None, hold: float
+    coordinator: RateLimitCoordinator,
+    backend: str,
+    model: str | None,
+    hold: float,
+    passing: tuple[type[Exception], ...] = (),
 ) -> AsyncIterator[None]:
     """Admit a task's call, and report it if it is refused.
 
+    Args:
+        coordinator: Is started if that has not been done, also while its Redis is away.
+        backend: The upstream.
+        model: One model of it.
+        hold: Longest wait for the call's turn, in seconds; infinity waits as long as it takes.
+        passing: By these a task tells its queue what to do with it, and has done so: they are no refusals.
+
     Raises:
-        TaskLimited: It was refused, or may not go within ``hold`` seconds; infinity waits as long as it takes.
+        TaskLimited: It was refused, or may not go in time.
     """
     await coordinator.start(degraded_ok=True)
     try:
         async with coordinator.admit(backend, model, timeout=_timeout(hold)) as call:
             try:
                 yield
+            except passing:
+                raise
             except Exception as error:
                 answer = read_exception(error)
                 if not answer.limited:
@@ -129,13 +142,21 @@ async def admitted(
 
 
 @contextmanager
-def admitted_sync(coordinator: SyncCoordinator, backend: str, model: str | None, hold: float) -> Iterator[None]:
+def admitted_sync(
+    coordinator: SyncCoordinator,
+    backend: str,
+    model: str | None,
+    hold: float,
+    passing: tuple[type[Exception], ...] = (),
+) -> Iterator[None]:
     """Do the same as ``admitted`` in a thread without an event loop."""
     coordinator.start(degraded_ok=True)
     try:
         with coordinator.admit(backend, model, timeout=_timeout(hold)) as call:
             try:
                 yield
+            except passing:
+                raise
             except Exception as error:
                 answer = read_exception(error)
                 if not answer.limited:

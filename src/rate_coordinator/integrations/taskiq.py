@@ -138,7 +138,7 @@ class CoordinatedMiddleware(TaskiqMiddleware):
         while True:
             hold = self._give_up_after - deferral.seconds if self._here else HOLD_SECONDS
             try:
-                async with admitted(self._coordinator, *names, hold):
+                async with admitted(self._coordinator, *names, hold, (NoResultError,)):
                     return await call()
             except TaskLimited as limited:
                 _, remaining = await self._coordinator.is_rate_limited(*names)
