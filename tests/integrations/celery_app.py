@@ -7,9 +7,13 @@ from typing import Any
 from celery import Celery
 
 from rate_coordinator import RateLimited
+from rate_coordinator.integrations import deferrals
 from rate_coordinator.integrations.celery import coordinated
 from rate_coordinator.sync import RateLimitCoordinator
 from tests.integrations.workers import URL, Upstream
+
+# The tests would wait for it.
+deferrals.JITTER_SECONDS = 0.05
 
 app = Celery("tests", broker=URL, backend=URL)
 app.conf.update(

@@ -8,12 +8,16 @@ from dramatiq.middleware import AsyncIO, CurrentMessage
 from dramatiq.results import Results
 from dramatiq.results.backends import RedisBackend
 
+from rate_coordinator.integrations import deferrals
 from rate_coordinator.integrations.dramatiq import CoordinatedMiddleware
 from rate_coordinator.sync import RateLimitCoordinator
 from tests.integrations.workers import URL, Upstream
 
 coordinator = RateLimitCoordinator.from_url(URL)
 upstream = Upstream(URL)
+
+# The tests would wait for it.
+deferrals.JITTER_SECONDS = 0.05
 
 results = RedisBackend(url=URL)
 broker = RedisBroker(url=URL)  # type: ignore[no-untyped-call]

@@ -19,10 +19,10 @@ from rate_coordinator.integrations.celery import coordinated
 from rate_coordinator.sync import RateLimitCoordinator
 from tests.conftest import NEWEST
 from tests.integrations import celery_app
-from tests.integrations.workers import Upstream, wait_for, worker_process
+from tests.integrations.workers import Upstream, worker_process
 from tests.servers import RedisServer
 
-WAIT = 0.8
+WAIT = 0.6
 WITHIN = 25.0
 
 
@@ -88,11 +88,8 @@ def test_a_limited_task_is_not_a_failed_attempt_and_runs_again_at_the_resume_tim
 
 
 def test_while_a_task_is_put_off_the_only_slot_does_other_work(worker: Running, name: str) -> None:
-    worker.upstream.will(name, f"limited {WAIT}")
-    limited = celery_app.ask_early.delay(name)
-    wait_for(lambda: worker.upstream.calls(name))
-    wait_for(lambda: limited.state == "RETRY")
-    other = celery_app.beside.delay(f"other {name}")
+    worker.upstream.will(name, "limited 1.2")
+    limited, other = celery_app.ask_early.delay(name), celery_app.beside.delay(f"other {name}")
 
     other.get(timeout=WITHIN)
     limited.get(timeout=WITHIN)
@@ -100,6 +97,7 @@ def test_while_a_task_is_put_off_the_only_slot_does_other_work(worker: Running, 
     first, second = worker.upstream.calls(name)
     (between,) = worker.upstream.calls(f"other {name}")
     assert first.at < between.at < second.at
+    assert f"[{limited.id}] retry: Retry in" in worker.log.read_text()
 
 
 def test_a_task_whose_backend_is_limited_is_put_off_before_it_starts(worker: Running, name: str) -> None:

@@ -20,10 +20,10 @@ from rate_coordinator.integrations.dramatiq import CoordinatedMiddleware
 from rate_coordinator.sync import RateLimitCoordinator
 from tests.conftest import NEWEST
 from tests.integrations import dramatiq_app
-from tests.integrations.workers import Upstream, wait_for, worker_process
+from tests.integrations.workers import Upstream, worker_process
 from tests.servers import RedisServer
 
-WAIT = 0.8
+WAIT = 0.6
 WITHIN = 25_000
 """Milliseconds."""
 
@@ -84,11 +84,10 @@ def test_a_limited_message_is_not_a_failed_attempt_and_is_processed_again_at_the
 
 
 def test_while_a_message_is_put_off_the_only_thread_does_other_work(worker: Running, name: str) -> None:
-    worker.upstream.will(name, f"limited {WAIT}")
-    limited = dramatiq_app.ask.send(name)
-    wait_for(lambda: worker.upstream.calls(name))
+    worker.upstream.will(name, "limited 1.2")
+    limited, other = dramatiq_app.ask.send(name), dramatiq_app.beside.send(f"other {name}")
 
-    result_of(dramatiq_app.beside.send(f"other {name}"))
+    result_of(other)
     result_of(limited)
 
     first, second = worker.upstream.calls(name)

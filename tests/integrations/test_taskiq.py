@@ -22,9 +22,10 @@ from taskiq.receiver import Receiver
 from taskiq_redis import ListQueueBroker, ListRedisScheduleSource, RedisAsyncResultBackend
 
 from rate_coordinator import LimitWaitTimeout, RateLimitCoordinator, RateLimited
+from rate_coordinator.integrations import deferrals
 from rate_coordinator.integrations.taskiq import CoordinatedMiddleware
 from tests.conftest import NEWEST, Make, Place
-from tests.servers import RedisServer, eventually
+from tests.servers import RedisServer
 
 WAIT = 1.0
 
@@ -33,6 +34,11 @@ WAIT = 1.0
 def server() -> Iterator[RedisServer]:
     with RedisServer(NEWEST.path) as running:
         yield running
+
+
+@pytest.fixture(autouse=True)
+def _no_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deferrals, "JITTER_SECONDS", 0.05)
 
 
 @pytest.fixture
@@ -98,51 +104,48 @@ def too_many_requests() -> Exception:
     return httpx.HTTPStatusError("too many", request=request, response=response)
 
 
-@pytest.mark.parametrize("refusal", [lambda: RateLimited(WAIT), too_many_requests], ids=["ours", "a-librarys"])
 async def test_a_limited_task_is_not_a_failed_attempt_and_runs_again_at_the_resume_time(
-    queue: Queue, caplog: pytest.LogCaptureFixture, refusal: Callable[[], Exception]
+    queue: Queue, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """P53: not even one retry is allowed."""
-    upstream = Upstream(refusal)
+    """P53: not even one retry is allowed. Meanwhile the only slot does other work."""
+    ours, librarys = Upstream(lambda: RateLimited(WAIT)), Upstream(too_many_requests)
     came: list[tuple[datetime, float]] = []
 
     @queue.broker.task(task_name=f"ask {uuid4()}", backend="openai", model="gpt-4o", priority=3)
     async def ask(since: datetime, *, share: float) -> str:
         came.append((since, share))
-        upstream.ask()
+        ours.ask()
         return "because"
 
-    since = datetime.now(UTC)
-    sent = await ask.kiq(since, share=0.5)
-    result = await sent.wait_result(timeout=20, check_interval=0.05)
+    @queue.broker.task(task_name=f"plainly {uuid4()}", backend="github")
+    def ask_plainly() -> str:
+        librarys.ask()
+        return "so"
 
-    assert result.return_value == "because"
-    assert came == [(since, 0.5)] * 2
-    assert upstream.called_at[1] - upstream.called_at[0] >= WAIT
-    assert result.labels["priority"] == 3
-    assert "_retries" not in result.labels
-    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
-    reports = queue.coordinator.recent_events
-    assert [(event.model, event.suggested_wait_seconds) for event in reports] == [("gpt-4o", WAIT)]
-
-
-async def test_while_a_task_is_put_off_the_only_worker_does_other_work(queue: Queue) -> None:
-    upstream = Upstream(lambda: RateLimited(WAIT))
-
-    @queue.broker.task(task_name=f"ask {uuid4()}", backend="openai")
-    def ask() -> None:
-        upstream.ask()
-
-    @queue.broker.task(task_name=f"other {uuid4()}", backend="github")
+    @queue.broker.task(task_name=f"other {uuid4()}", backend="slack")
     async def other() -> float:
         return time.monotonic()
 
-    limited = await ask.kiq()
-    await eventually(lambda: upstream.called_at)
+    since = datetime.now(UTC)
+    sent = await ask.kiq(since, share=0.5)
+    sent_plainly = await ask_plainly.kiq()
     ran_at = (await (await other.kiq()).wait_result(timeout=20, check_interval=0.05)).return_value
-    assert not (await limited.wait_result(timeout=20, check_interval=0.05)).is_err
+    result = await sent.wait_result(timeout=20, check_interval=0.05)
+    result_plainly = await sent_plainly.wait_result(timeout=20, check_interval=0.05)
 
-    assert upstream.called_at[0] < ran_at < upstream.called_at[1]
+    assert (result.return_value, result_plainly.return_value) == ("because", "so")
+    assert came == [(since, 0.5)] * 2
+    for upstream, wait in ((ours, WAIT), (librarys, 1.0)):
+        first, second = upstream.called_at
+        assert second - first >= wait
+        assert first < ran_at < second
+    assert result.labels["priority"] == 3
+    assert "_retries" not in result.labels
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
+    reports = {
+        (event.backend_type, event.model, event.suggested_wait_seconds) for event in queue.coordinator.recent_events
+    }
+    assert reports == {("openai", "gpt-4o", WAIT), ("github", None, 1.0)}
 
 
 async def test_a_task_whose_backend_is_limited_is_put_off_before_it_starts(queue: Queue) -> None:

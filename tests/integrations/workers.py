@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,11 +85,3 @@ def worker_process(url: str, log: Path, ready: str, *arguments: str) -> Iterator
         # Its children as well, whatever state they are in.
         os.killpg(process.pid, signal.SIGKILL)
         process.wait(START_SECONDS)
-
-
-def wait_for(condition: Callable[[], object], within: float = 25.0) -> None:
-    """Wait until a condition holds, or fail once so many seconds have passed."""
-    deadline = time.monotonic() + within
-    while not condition():
-        assert time.monotonic() < deadline, f"did not happen within {within:g} s"
-        time.sleep(0.01)
