@@ -65,8 +65,10 @@ async def worker(queue: ArqRedis, *functions: Function, max_jobs: int = 1) -> As
     try:
         yield working
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        # Once is not enough: redis-py may swallow it, with which arq talks to its queue.
+        while not task.done():
+            task.cancel()
+            await asyncio.wait([task], timeout=0.1)
 
 
 class Upstream:

@@ -74,8 +74,14 @@ async def queue(server: RedisServer, make: Make) -> AsyncIterator[Queue]:
         yield Queue(broker, coordinator)
         scheduling.cancel()
         ended.set()
+        await asyncio.wait([receiving], timeout=2)
+        # It may wait for ever for a cancelled read of its queue, unless that is cut off: redis-py may swallow it.
+        await broker.shutdown()
+        while not (receiving.done() and scheduling.done()):
+            receiving.cancel()
+            scheduling.cancel()
+            await asyncio.wait([receiving, scheduling], timeout=0.1)
         await asyncio.gather(receiving, scheduling, return_exceptions=True)
-    await broker.shutdown()
     await source.shutdown()
     del broker, source, receiver, receiving, scheduling, schedule, coordinator
     # The broker leaves the connections open that it listened with.
