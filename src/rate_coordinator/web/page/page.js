@@ -7,10 +7,13 @@ const SILENCE_MS = 16_000; // The server is heard every 5 s at least.
 const AGAIN_MS = 2_000;
 const SHOWN_LIMITS = 30;
 const SHOWN_PACES = 12;
+const SHOWN_EVENTS = 15;
 const KEPT_EVENTS = 50;
 const FILTER_FROM = 8;
 const WINDOW_MS = 300_000;
 const SURE_MS = 4_000;
+const BRIEF_SECONDS = 2; // Shorter limits, which a known pace meets now and then, move nothing on the page.
+const SPEAKS_AGAIN_MS = 10_000;
 
 const limits = new Map();
 const paces = new Map();
@@ -23,11 +26,12 @@ let healthAt = 0;
 let source = null;
 let heardAt = performance.now();
 let connected = false;
+let failed = false;
 let token = null;
 let writable = false;
 let wanted = "";
-let showAll = { limits: false, paces: false };
-let spoken = "";
+const showAll = { limits: false, paces: false, events: false };
+let spokenAt = -Infinity;
 
 const $ = (id) => document.getElementById(id);
 const keyOf = (of) => JSON.stringify([of.backend, of.model]);
@@ -63,7 +67,7 @@ function duration(seconds) {
 function clock(iso) {
   const time = new Date(iso);
   const today = time.toDateString() === new Date().toDateString();
-  const of = time.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit", hour12: false });
+  const of = time.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
   return today ? of : `${time.toLocaleDateString([], { day: "numeric", month: "short" })} ${of}`;
 }
 
@@ -130,12 +134,13 @@ function begin(told) {
     histories.set(keyOf(of), of.points.map(([age, ...values]) => [now - age * 1000, ...values]));
   }
   take(told, now);
-  drawEvents();
   writable = told.writable;
   put($("where"), `${told.namespace} on ${told.address}`);
   put($("version"), `rate_coordinator ${told.version}`);
   $("main").removeAttribute("aria-busy");
+  drawEvents();
   connected = true;
+  failed = false;
   draw();
 }
 
@@ -157,6 +162,7 @@ function connect() {
   source.onerror = () => {
     if (source !== mine) return;
     connected = false;
+    failed = true;
     draw();
     // It tries again by itself, unless the server refused.
     if (mine.readyState === EventSource.CLOSED) setTimeout(() => source === mine && connect(), AGAIN_MS);
@@ -198,10 +204,12 @@ function rows(kind, all, most, template, fill) {
     else list.insertBefore(node, place);
     fill(node, of);
   }
-  const more = $(`${kind}-more`);
-  show(more, shown.length < fitting.length);
-  put(more, `Show all ${fitting.length}`);
-  return fitting.length;
+  offerMore(kind, shown.length, fitting.length);
+}
+
+function offerMore(kind, shown, all) {
+  show($(`${kind}-more`), shown < all);
+  put($(`${kind}-more`), `Show all ${all}`);
 }
 
 function fillLimit(node, limit) {
@@ -230,8 +238,8 @@ function fillPace(node, pace) {
   name(node, pace);
   put(node.querySelector(".value"), pace.rate ? number(pace.rate) : "learning");
   put(node.querySelector(".unit"), pace.rate ? "calls/s" : "");
-  put(node.querySelector(".refused"), pace.ceiling ? `refused at ${number(pace.ceiling)}/s` : "");
-  put(node.querySelector(".through"), `${number(pace.admitted_per_second || 0)}/s let through`);
+  put(node.querySelector(".refused"), pace.ceiling ? `refused at ${number(pace.ceiling)}` : "");
+  put(node.querySelector(".through"), `${number(pace.admitted_per_second || 0)} let through`);
   put(node.querySelector(".processes"), pace.processes === 1 ? "1 process" : `${pace.processes} processes`);
   plot(node, pace);
 }
@@ -240,7 +248,7 @@ function plot(node, pace) {
   if (!visible.has(node)) return;
   const now = performance.now();
   const points = (histories.get(keyOf(pace)) || []).map(([at, ...values]) => [300 - ((now - at) * 300) / WINDOW_MS, ...values]);
-  const top = Math.max(1e-9, ...points.flatMap((point) => point.slice(1))) * 1.12;
+  const top = roundUp(Math.max(1e-9, ...points.flatMap((point) => point.slice(1))) * 1.05);
   const y = (value) => (71 - (value / top) * 70).toFixed(1);
   // A value holds until the next one; where it is 0 there is none.
   const line = (index) => {
@@ -267,8 +275,20 @@ function plot(node, pace) {
   node.querySelector("svg").setAttribute("aria-label", `Pace of ${pace.target} over the last 5 minutes, ${said}`);
 }
 
+function none(kind, shown, text) {
+  show($(`${kind}-empty`), shown === 0 && !$("main").hasAttribute("aria-busy"));
+  put($(kind === "limits" ? "limits-none" : `${kind}-empty`), wanted === "" ? text : "Nothing of that name.");
+}
+
+function roundUp(value) {
+  const size = 10 ** Math.floor(Math.log10(value));
+  return [1, 1.5, 2, 3, 4, 5, 6, 8, 10].find((step) => step * size >= value) * size;
+}
+
 function drawEvents() {
-  const shown = events.filter(matches);
+  const fitting = events.filter(matches);
+  const shown = showAll.events ? fitting : fitting.slice(0, SHOWN_EVENTS);
+  offerMore("events", shown.length, fitting.length);
   $("events").replaceChildren(...shown.map((event) => {
     const node = $("event").content.firstElementChild.cloneNode(true);
     const time = node.querySelector("time");
@@ -282,17 +302,16 @@ function drawEvents() {
     if (event.kind !== "pace") put(node.querySelector(".who"), `by ${who(event)}`);
     return node;
   }));
-  show($("events-empty"), shown.length === 0);
+  none("events", shown.length, "Nothing was reported yet.");
 }
 
 function story(event) {
   if (event.probe) return ["lifted", "one call was let through and served"];
   if (event.kind === "clear") return ["cleared", ""];
-  if (event.kind === "pace") return ["pace", event.pace_rate ? `${number(event.pace_rate)} calls/s` : "forgotten"];
+  if (event.kind === "pace") return ["pace", event.pace_rate ? `${number(event.pace_rate)} calls/s from now on` : "forgotten"];
   const wait = event.clamped ? asked(event) : duration(event.wait_seconds);
-  const reason = words(event.reason);
-  if (!event.extended) return ["reported", `${wait}, ${reason}: changes nothing`];
-  return ["limited", `for ${wait}, ${reason}`];
+  const told = `${wait}, ${words(event.reason)}`;
+  return event.extended ? ["limited", told] : ["reported", `${told}: changes nothing`];
 }
 
 function draw() {
@@ -300,12 +319,16 @@ function draw() {
   for (const [key, limit] of limits) if (limit.endsAt <= now) limits.delete(key);
   const active = [...limits.values()].sort((one, other) => other.endsAt - one.endsAt || (one.target < other.target ? -1 : 1));
   const kept = [...paces.values()].sort((one, other) => (one.target < other.target ? -1 : 1));
-  rows("limits", active, SHOWN_LIMITS, "limit", fillLimit);
+  const lasting = active.filter((limit) => limit.wait_seconds >= BRIEF_SECONDS || limit.seconds_remaining >= BRIEF_SECONDS);
+  const brief = active.filter((limit) => !lasting.includes(limit) && matches(limit));
+  rows("limits", lasting, SHOWN_LIMITS, "limit", fillLimit);
   rows("paces", kept, SHOWN_PACES, "pace", fillPace);
+  put($("brief"), brief.length ? `for a moment: ${brief.map((limit) => limit.target).join(", ")}` : "");
   const begun = !$("main").hasAttribute("aria-busy");
-  show($("limits-empty"), begun && active.length === 0);
-  show($("paces-empty"), begun && kept.length === 0);
-  show($("legend"), kept.length > 0);
+  none("limits", nodes.limits.size, active.length ? "Nothing is limited for longer than a moment." : "Nothing is limited.");
+  show($("limits-hint"), wanted === "" && active.length === 0);
+  none("paces", nodes.paces.size, "No pace has to be kept to: every call may go at once.");
+  show($("legend"), nodes.paces.size > 0);
   show($("filter"), active.length + kept.length > FILTER_FROM || wanted !== "");
   if (begun) {
     put($("count"), String(active.length));
@@ -315,8 +338,11 @@ function draw() {
   }
   show($("unlock"), writable && token === null);
   put($("access"), !begun ? "" : !writable ? "read-only: the server has no token" : token === null ? "read-only in this tab" : "unlocked in this tab");
-  document.title = begun && active.length ? `${active.length} limited – Rate limits` : "Rate limits";
-  say(begun ? (active.length ? `${active.length} limited` : "nothing is limited") : "");
+  document.title = begun && lasting.length ? `${lasting.length} limited – Rate limits` : "Rate limits";
+  if (begun && now - spokenAt > SPEAKS_AGAIN_MS) {
+    put($("spoken"), lasting.length ? `${lasting.length} limited` : "nothing is limited");
+    spokenAt = now;
+  }
   tick();
 }
 
@@ -337,12 +363,16 @@ function tick() {
 }
 
 function drawConnection(now) {
-  if (source && now - heardAt > SILENCE_MS) connect();
-  const state = !connected ? (healthAt ? "lost" : "connecting") : health.state === "connected" ? "live" : "degraded";
+  if (source && now - heardAt > SILENCE_MS) {
+    failed = true;
+    connect();
+  }
+  const state = !connected ? (failed ? "lost" : "connecting") : health.state === "connected" ? "live" : "degraded";
   $("connection").dataset.state = state;
   put($("connection"), { lost: "stream lost", connecting: "connecting", live: "live", degraded: "Redis is away" }[state]);
   document.body.toggleAttribute("data-stale", state === "lost");
   show($("trouble"), state === "degraded" || state === "lost");
+  $("trouble").dataset.state = state;
   if (state === "lost") put($("trouble"), "The server does not answer. Countdowns go on from what was known; trying again.");
   if (state === "degraded") {
     const away = countdown(health.degraded_seconds * 1000 + now - healthAt);
@@ -350,20 +380,25 @@ function drawConnection(now) {
   }
 }
 
-function say(text) {
-  if (text !== spoken) put($("spoken"), text);
-  spoken = text;
-}
-
 const sight = new IntersectionObserver((entries) => {
   for (const { target, isIntersecting } of entries) {
-    if (isIntersecting) visible.add(target);
-    else visible.delete(target);
+    if (!isIntersecting) {
+      visible.delete(target);
+      continue;
+    }
+    visible.add(target);
+    const key = target.dataset.key;
+    if (nodes.limits.get(key) === target) tickLimit(target, limits.get(key), performance.now());
+    if (nodes.paces.get(key) === target) plot(target, paces.get(key));
   }
-});
+}, { rootMargin: "300px" });
 
-for (const kind of ["limits", "paces"]) {
-  $(`${kind}-more`).addEventListener("click", () => { showAll[kind] = true; draw(); });
+for (const kind of Object.keys(showAll)) {
+  $(`${kind}-more`).addEventListener("click", () => {
+    showAll[kind] = true;
+    draw();
+    drawEvents();
+  });
 }
 $("wanted").addEventListener("input", (event) => {
   wanted = event.target.value.trim().toLowerCase();
@@ -390,7 +425,8 @@ $("limits").addEventListener("click", (event) => {
     return;
   }
   button.dataset.sure = "yes";
-  put(button, "Lift for everyone?");
+  const limit = limits.get(button.closest(".limit").dataset.key);
+  put(button, limit && limit.model === null ? "Lift it and its models for everyone?" : "Lift for everyone?");
   setTimeout(() => { delete button.dataset.sure; put(button, "Lift"); }, SURE_MS);
 });
 
