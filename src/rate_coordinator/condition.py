@@ -25,6 +25,7 @@ class Condition:
         self._hears = True
         self._delivers = True
         self._since: float | None = None
+        self._before = 0.0
 
     @property
     def degraded(self) -> bool:
@@ -35,6 +36,11 @@ class Condition:
     def degraded_seconds(self) -> float:
         """For how long there has been one; 0.0 when there is none."""
         return 0.0 if self._since is None else clock.now() - self._since
+
+    @property
+    def degraded_total_seconds(self) -> float:
+        """For how long all outages lasted together, the present one included."""
+        return self._before + self.degraded_seconds
 
     def failed(self, error: object) -> None:
         """Keep what went wrong last."""
@@ -50,6 +56,10 @@ class Condition:
         self._delivers = works
         self._judge()
 
+    def closed(self) -> None:
+        """Nobody hears or writes any more, which is no outage."""
+        self._before, self._since = self.degraded_total_seconds, None
+
     def _judge(self) -> None:
         fine = self._hears and self._delivers
         if fine == (self._since is None):
@@ -63,4 +73,4 @@ class Condition:
             "Redis is heard and written again",
             extra={"address": self._address, "degraded_seconds": round(self.degraded_seconds, 3)},
         )
-        self._since = None
+        self._before, self._since = self.degraded_total_seconds, None

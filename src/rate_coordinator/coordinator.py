@@ -15,6 +15,7 @@ from rate_coordinator.engine import Engine
 from rate_coordinator.eventlog import RECENT_SECONDS
 from rate_coordinator.explain import describe_limits, explain
 from rate_coordinator.keys import DEFAULT_NAMESPACE, Keys
+from rate_coordinator.metering import Meter
 from rate_coordinator.models import (
     ActiveLimit,
     Explanation,
@@ -363,10 +364,8 @@ class RateLimitCoordinator(Calls):
         targets = [Target.of(backend, model)]
         gives_up_at = _gives_up_at(began, timeout)
         await self._engine.ready()
-        if self._engine.waiters.clear_now(targets) is not None:
-            return 0.0
-        await self._engine.waiters.wait(targets, gives_up_at)
-        return clock.now() - began
+        _, waited = await self._engine.wait(targets, began, gives_up_at)
+        return waited
 
     async def wait_until_any_clear(self, backends: Sequence[AnyItem], timeout: float | None = None) -> AnyItem:
         """Wait until the first of several backends may be called: for falling back from one provider to another.
@@ -384,10 +383,12 @@ class RateLimitCoordinator(Calls):
             CoordinatorUnavailable: This was the first use, and it could not be started.
             CoordinatorMisuse: It is closed, also while waiting, or belongs to another event loop or process.
         """
-        gives_up_at = _gives_up_at(clock.now(), timeout)
+        began = clock.now()
+        gives_up_at = _gives_up_at(began, timeout)
         items = {target: item for target, item in reversed([*zip(read_items(backends), backends, strict=True)])}
         await self._engine.ready()
-        return items[await self._engine.waiters.wait(list(reversed(items)), gives_up_at)]
+        cleared, _ = await self._engine.wait(list(reversed(items)), began, gives_up_at)
+        return items[cleared]
 
     def notices(self) -> NoticeStream:
         """Listen to every change that any process makes, from this call on: ``async for notice in c.notices()``.
@@ -419,6 +420,21 @@ class RateLimitCoordinator(Calls):
         """
         self._engine.check_open()
         return self._engine.hub.add(callback)
+
+    def add_meter(self, meter: Meter) -> None:
+        """Tell a meter of every wait, report and change from now on, at once and without losing any.
+
+        ``rate_coordinator.integrations`` has those for Prometheus and OpenTelemetry. Nothing is lost in between, as it
+        may be between a callback of ``on_notice`` that is slow and a storm; and while there is none it costs nothing.
+
+        Args:
+            meter: Counts; see there. One that was added before is told once.
+        """
+        self._engine.meters.add(meter)
+
+    def remove_meter(self, meter: Meter) -> None:
+        """Tell a meter nothing more; does nothing if it was not added."""
+        self._engine.meters.remove(meter)
 
     async def events(
         self, since: datetime | timedelta | float | str | None = None, count: int | None = None

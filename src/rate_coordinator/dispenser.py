@@ -108,7 +108,8 @@ class _Lane:
 
     def admitted_per_second(self, now: float) -> float:
         """Return how many calls were admitted per second lately."""
-        return sum(at >= now - RECENT_SECONDS for at in self.admitted) / RECENT_SECONDS
+        # A copy: health is read from other threads as well.
+        return sum(at >= now - RECENT_SECONDS for at in tuple(self.admitted)) / RECENT_SECONDS
 
 
 class Dispenser:
