@@ -13,6 +13,7 @@ from starlette.routing import BaseRoute, Route
 
 from rate_coordinator import CoordinatorError, RateLimitCoordinator
 from rate_coordinator.cli import fields
+from rate_coordinator.integrations.prometheus import exposition
 from rate_coordinator.web.board import Board
 from rate_coordinator.web.bodies import Clear, Named, Report
 from rate_coordinator.web.looks import of_health
@@ -47,6 +48,7 @@ class Api:
         return [
             Route("/healthz", self.healthz),
             Route("/livez", self.livez),
+            Route("/metrics", self.metrics),
             Route("/api/v1/status", self.status),
             Route("/api/v1/check", self.check),
             Route("/api/v1/stream", self.stream),
@@ -62,6 +64,11 @@ class Api:
     async def livez(self, _: Request) -> Response:
         """Tell that this process lives: 200, also while Redis is away, which no restart would mend."""
         return _answer({"state": "alive"})
+
+    async def metrics(self, request: Request) -> Response:
+        """Return the metrics for Prometheus. From memory."""
+        body, content_type = exposition(self._coordinator, request.headers.get("accept", ""))
+        return Response(body, headers={"content-type": content_type, "cache-control": "no-store"})
 
     async def status(self, _: Request) -> Response:
         """Return the active limits and the paces that are kept. From memory."""

@@ -15,6 +15,7 @@ from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 
 from rate_coordinator import RateLimitCoordinator
+from rate_coordinator.integrations.prometheus import exposition
 from rate_coordinator.web.api import Api
 from rate_coordinator.web.board import Board
 from rate_coordinator.web.guard import Guard, trusted_hosts
@@ -44,6 +45,8 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        # What is counted by target is counted from here on.
+        exposition(coordinator)
         await coordinator.start(degraded_ok=True)
         running = asyncio.create_task(board.run(), name="rate_coordinator web")
         try:
