@@ -9,7 +9,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute, Mount, Route
 
 from rate_coordinator import CoordinatorError, RateLimitCoordinator
 from rate_coordinator.cli import fields
@@ -49,11 +49,16 @@ class Api:
             Route("/healthz", self.healthz),
             Route("/livez", self.livez),
             Route("/metrics", self.metrics),
-            Route("/api/v1/status", self.status),
-            Route("/api/v1/check", self.check),
-            Route("/api/v1/stream", self.stream),
-            Route("/api/v1/report", self.report, methods=["POST"]),
-            Route("/api/v1/clear", self.clear, methods=["POST"]),
+            Mount(
+                "/api/v1",
+                routes=[
+                    Route("/status", self.status),
+                    Route("/check", self.check),
+                    Route("/stream", self.stream),
+                    Route("/report", self.report, methods=["POST"]),
+                    Route("/clear", self.clear, methods=["POST"]),
+                ],
+            ),
         ]
 
     async def healthz(self, _: Request) -> Response:

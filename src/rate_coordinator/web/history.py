@@ -61,7 +61,7 @@ class PaceHistory:
         points = self._points.setdefault(key, deque())
         if points and points[-1][1:] == point[1:]:
             return
-        if len(points) > 1 and point.at - points[-2].at < LEAST_SECONDS:
+        if len(points) > 1 and points[-1].at - points[-2].at < LEAST_SECONDS:
             points.pop()
         points.append(point)
 

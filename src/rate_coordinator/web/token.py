@@ -39,7 +39,7 @@ class Token:
         return "<Token>"
 
     def is_that_of(self, authorization: str) -> bool:
-        """Tell whether a header ``Authorization`` bears this token. The time it takes does not tell where it differs."""
+        """Tell whether a header ``Authorization`` bears this token. Its time does not tell where they differ."""
         scheme, _, given = authorization.partition(" ")
         return secrets.compare_digest(given.strip().encode(), self._secret) and scheme.lower() == "bearer"
 

@@ -419,29 +419,39 @@ $("ask-form").addEventListener("submit", (event) => {
 });
 $("limits").addEventListener("click", (event) => {
   const button = event.target.closest(".lift");
-  if (!button) return;
-  if (button.dataset.sure) {
-    lift(button, limits.get(button.closest(".limit").dataset.key));
+  const limit = button && limits.get(button.closest(".limit").dataset.key);
+  if (!limit) return;
+  const sure = Boolean(button.dataset.sure);
+  calm(button);
+  if (sure) {
+    lift(button, limit);
     return;
   }
   button.dataset.sure = "yes";
-  const limit = limits.get(button.closest(".limit").dataset.key);
-  put(button, limit && limit.model === null ? "Lift it and its models for everyone?" : "Lift for everyone?");
-  setTimeout(() => { delete button.dataset.sure; put(button, "Lift"); }, SURE_MS);
+  put(button, limit.model === null ? "Lift it and its models for everyone?" : "Lift for everyone?");
+  calming.set(button, setTimeout(calm, SURE_MS, button));
 });
 
+const calming = new WeakMap();
+
+function calm(button) {
+  clearTimeout(calming.get(button));
+  delete button.dataset.sure;
+  put(button, "Lift");
+}
+
 async function lift(button, limit) {
-  if (!limit) return;
   button.disabled = true;
-  const body = limit.model === null ? { backend: limit.backend } : { backend: limit.backend, model: limit.model };
   const headers = { "Authorization": `Bearer ${token}`, "Content-Type": "application/json" };
+  const body = JSON.stringify({ backend: limit.backend, model: limit.model });
   try {
-    const answer = await fetch("api/v1/clear", { method: "POST", headers, body: JSON.stringify(body) });
+    const answer = await fetch("api/v1/clear", { method: "POST", headers, body });
     if (answer.status === 401) token = null;
     if (!answer.ok) throw new Error((await answer.json()).detail);
+    button.title = "";
   } catch (error) {
-    put(button, "Failed");
-    button.title = String(error.message);
+    put(button, "Failed: again?");
+    button.title = error.message;
   }
   button.disabled = false;
   draw();
