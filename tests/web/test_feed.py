@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from functools import partial
 from typing import Any
 
@@ -22,7 +23,7 @@ CONNECTED = {"state": "connected", "degraded_seconds": 0.0, "last_error": None}
 
 
 def look(at: float, *limits: dict[str, Any]) -> Look:
-    return Look(at, {(limit["backend"], limit["model"]): limit for limit in limits}, {}, CONNECTED)
+    return Look(at, math.inf, {(limit["backend"], limit["model"]): limit for limit in limits}, {}, CONNECTED)
 
 
 def limit(backend: str, left: float, **more: Any) -> dict[str, Any]:
@@ -63,8 +64,8 @@ def test_what_is_new_extended_otherwise_reported_or_gone_is_one() -> None:
 def test_that_redis_is_away_is_one() -> None:
     away = {"state": "degraded", "degraded_seconds": 1.0, "last_error": "gone"}
 
-    assert difference(look(1.0), Look(2.0, {}, {}, away)) == {"health": away}
-    assert difference(Look(2.0, {}, {}, away), Look(3.0, {}, {}, {**away, "degraded_seconds": 2.0})) is None
+    assert difference(look(1.0), Look(2.0, math.inf, {}, {}, away)) == {"health": away}
+    assert difference(Look(2.0, math.inf, {}, {}, away), Look(3.0, math.inf, {}, {}, {**away, "degraded_seconds": 2.0})) is None
 
 
 # The feed.
@@ -228,6 +229,41 @@ async def test_a_stream_begins_with_everything_and_goes_on_with_changes(make: Ma
     await asyncio.wait([running])
     await reading
     assert reader.ended
+
+
+async def test_a_limit_that_came_and_went_between_two_looks_stays_on_no_page(board: Board, make: Make) -> None:
+    coordinator = await make()
+    await coordinator.report_rate_limit("openai", 600)
+    first = Reader()
+    first.ready.set()
+    reading = first.read(board)
+    # Whoever begins between two looks may see more than the last one told.
+    await eventually(lambda: first.has('"target": "openai"'))
+    await coordinator.clear_limits("openai")
+
+    await eventually(lambda: first.has('"limits_gone": [{"backend": "openai"'))
+    first.gone.set()
+    await reading
+
+
+async def test_when_it_cannot_go_on_the_streams_end_and_the_log_says_why(
+    make: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fail(**_: object) -> None:
+        raise RuntimeError("what nobody expected")
+
+    coordinator = await make()
+    monkeypatch.setattr(coordinator, "events", fail)
+    board = Board(coordinator, {})
+    running = asyncio.create_task(board.run())
+    reader = Reader()
+    reader.ready.set()
+    await reader.read(board)
+    await running
+
+    assert reader.ended
+    assert board.feed.closed
+    assert "no more changes" in caplog.text
 
 
 async def test_while_nobody_looks_redis_is_asked_for_nothing(make: Make) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 
-from rate_coordinator import CoordinatorUnavailable, Notice, PaceStatus, RateLimitCoordinator, RateLimitEvent
+from rate_coordinator import CoordinatorError, Notice, PaceStatus, RateLimitCoordinator, RateLimitEvent
 from rate_coordinator.cli import fields
 from rate_coordinator.cli.fields import Fields
 from rate_coordinator.web.feed import Feed
@@ -47,7 +48,7 @@ class Board:
         self._history = PaceHistory()
         self._asked: dict[Key, Asked] = {}
         self._events: list[RateLimitEvent] = []
-        self._told = Look(0.0, {}, {}, {})
+        self._told = Look(0.0, math.inf, {}, {}, {})
         self._viewers = 0
         self._watched = asyncio.Event()
         self._noticed = asyncio.Event()
@@ -72,23 +73,16 @@ class Board:
 
     def status(self) -> Fields:
         """Return what ``rate-coordinator status --json`` prints, from memory, and whether Redis can be heard."""
-        look, health = self._look(), self._coordinator.health
-        return {
-            "address": health.address,
-            "namespace": health.namespace,
-            "health": look.health,
-            "limits": list(look.limits.values()),
-            "paces": list(look.paces.values()),
-        }
+        return self._status(self._look())
 
     def begin(self) -> tuple[int, bytes]:
         """Return all there is to see, as a message, and the number of the last message that it makes superfluous."""
         # So that the next difference is one to what is returned here.
         self._tell_changes()
-        history = self._history.ages(time.monotonic())
+        history = self._history.ages(self._told.at)
         told = {
             **self._about,
-            **self.status(),
+            **self._status(self._told),
             "events": [fields.of_event(event) for event in self._events],
             "history": [{"backend": key[0], "model": key[1], "points": points} for key, points in history.items()],
         }
@@ -105,7 +99,6 @@ class Board:
                 tasks.create_task(self._watch_events(), name="rate_coordinator web events")
         except Exception:
             logger.exception("the page is told of no more changes")
-            raise
         finally:
             handle.cancel()
             self.feed.close()
@@ -113,10 +106,11 @@ class Board:
     async def _watch_limits(self) -> None:
         while True:
             await self._watched.wait()
+            began = time.monotonic()
             self._tell_changes()
-            await asyncio.sleep(SHORTEST_PAUSE_SECONDS)
-            lifts = (limit.seconds_remaining for limit in self._coordinator.limits)
-            await _pause(self._noticed, min(lifts, default=LONGEST_PAUSE_SECONDS) + A_LITTLE_LATER_SECONDS)
+            # However many limits there are, most of the time is left to others.
+            await asyncio.sleep(max(SHORTEST_PAUSE_SECONDS, 9 * (time.monotonic() - began)))
+            await _pause(self._noticed, self._told.lifts_at - time.monotonic() + A_LITTLE_LATER_SECONDS)
 
     async def _watch_paces(self) -> None:
         turn = 0
@@ -131,14 +125,14 @@ class Board:
             await asyncio.sleep(LONGEST_PAUSE_SECONDS)
 
     async def _ask_for(self, paces: Iterable[PaceStatus]) -> None:
-        with suppress(CoordinatorUnavailable):
+        with suppress(CoordinatorError):
             for pace in paces:
                 await self._coordinator.pace(pace.backend, pace.model)
 
     async def _watch_events(self) -> None:
         while True:
             await self._watched.wait()
-            with suppress(CoordinatorUnavailable):
+            with suppress(CoordinatorError):
                 self._tell_events(await self._coordinator.events(count=EVENTS))
             await asyncio.sleep(SHORTEST_PAUSE_SECONDS)
             # Reports that change nothing are events as well, but no notice tells of them.
@@ -157,11 +151,22 @@ class Board:
         for key in list(self._asked)[: max(0, len(self._asked) - MOST_ASKED)]:
             del self._asked[key]
 
+    def _status(self, look: Look) -> Fields:
+        health = self._coordinator.health
+        return {
+            "address": health.address,
+            "namespace": health.namespace,
+            "health": look.health,
+            "limits": list(look.limits.values()),
+            "paces": list(look.paces.values()),
+        }
+
     def _look(self) -> Look:
         limits = {(limit.backend, limit.model): limit for limit in self._coordinator.limits}
-        health = self._coordinator.health
+        health, now = self._coordinator.health, time.monotonic()
         return Look(
-            time.monotonic(),
+            now,
+            now + min((limit.seconds_remaining for limit in limits.values()), default=math.inf),
             {key: of_limit(limit, self._asked.get(key)) for key, limit in limits.items()},
             {(pace.backend, pace.model): of_pace(pace) for pace in health.paces},
             of_health(health),
@@ -195,6 +200,6 @@ def _asked(event: RateLimitEvent) -> tuple[Key, Asked] | None:
 async def _pause(happened: asyncio.Event, seconds: float) -> None:
     """Wait until something happened, at most so many seconds."""
     with suppress(TimeoutError):
-        async with asyncio.timeout(min(seconds, LONGEST_PAUSE_SECONDS)):
+        async with asyncio.timeout(max(0.0, min(seconds, LONGEST_PAUSE_SECONDS))):
             await happened.wait()
     happened.clear()

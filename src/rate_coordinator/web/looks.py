@@ -45,6 +45,8 @@ class Look:
 
     at: float
     """The moment, on this process's monotonic clock, in seconds."""
+    lifts_at: float
+    """When the next limit lifts, on the same clock; infinity without one."""
     limits: Mapping[Key, Fields]
     """The longest first."""
     paces: Mapping[Key, Fields]
