@@ -18,6 +18,7 @@ from rate_coordinator.models import Reason, ReportResult
 from rate_coordinator.prober import RETRY_SECONDS, Prober
 from rate_coordinator.probes import Probe
 from rate_coordinator.replies import TEACHES_NOTHING
+from rate_coordinator.spreader import Spreader
 from rate_coordinator.targets import Target
 from rate_coordinator.turns import Paces, Turn
 from rate_coordinator.waiters import Waiters
@@ -56,6 +57,7 @@ class Gate:
         waiters: Hold calls until their target is clear.
         dispenser: Has the turns.
         prober: Has the probes.
+        spreader: Is told what is left of limits.
         ready: Makes sure that the coordinator is started.
         report: Sends a report.
         meters: Told how long each call waited.
@@ -68,6 +70,7 @@ class Gate:
         waiters: Waiters,
         dispenser: Dispenser,
         prober: Prober,
+        spreader: Spreader,
         ready: Callable[[], Awaitable[None]],
         report: Report,
         meters: Meters,
@@ -77,6 +80,7 @@ class Gate:
         self.hints = Hints()
         self.ready = ready
         self.report = report
+        self.spreader = spreader
         self.meters = meters
         self._mirror = mirror
         self._paces = paces

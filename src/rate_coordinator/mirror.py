@@ -120,7 +120,8 @@ class Mirror:
 
     def active(self, at: float) -> list[tuple[Target, float, Limit | None]]:
         """Return target, deadline and limit of all that is limited at a moment; no limit where only held."""
-        targets = self._limits.keys() | self._held.keys()
+        # Copied whole: another thread may be reading.
+        targets = self._limits.copy().keys() | self._held.copy().keys()
         deadlines = ((target, self.deadline(target)) for target in targets)
         return [(target, deadline, self._limits.get(target)) for target, deadline in deadlines if deadline > at]
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.parser import text_string_to_metric_families
 
-from rate_coordinator import LimitWaitTimeout, RateLimitCoordinator
+from rate_coordinator import LimitWaitTimeout, RateLimitCoordinator, sync
+from rate_coordinator.integrations.families import DISTRIBUTIONS, READINGS
 from rate_coordinator.integrations.measures import OTHER
 from rate_coordinator.integrations.prometheus import CoordinatorCollector, exposition
 from tests.conftest import Make, Place
@@ -113,7 +116,7 @@ async def test_waits_of_hours_and_days_are_told_apart(make: Make, real: Place) -
     """P57: buckets reach beyond an hour."""
     coordinator = await make()
     registry = registry_of(coordinator)
-    for asked in (1800.0, 2 * 3600.0, 3 * 86400.0, 20 * 86400.0, 1e300, float("inf"), float("nan"), -5.0):
+    for asked in (3600.0, 2 * 3600.0, 3 * 86400.0, 20 * 86400.0, 1e300, float("inf"), float("nan"), -5.0):
         await coordinator.report_rate_limit("claude", asked)
 
     told = Scrape(registry)
@@ -122,7 +125,7 @@ async def test_waits_of_hours_and_days_are_told_apart(make: Make, real: Place) -
     assert told.total("asked_wait_seconds_bucket", le="86400.0") == 5
     assert told.total("asked_wait_seconds_bucket", le="604800.0") == 6
     assert told.total("asked_wait_seconds_bucket", le="+Inf") == told.total("asked_wait_seconds_count") == 8
-    assert told.total("asked_wait_seconds_sum") == 1800.0 + 7200.0 + 23 * 86400.0 + 366 * 86400.0
+    assert told.total("asked_wait_seconds_sum") == 3600.0 + 7200.0 + 23 * 86400.0 + 366 * 86400.0
 
 
 async def test_time_that_calls_wait_is_told_whatever_became_of_them(make: Make, real: Place) -> None:
@@ -228,13 +231,13 @@ async def test_scrapes_from_other_threads_disturb_nothing_and_lose_nothing(make:
 
     with scraped_from(registry) as url:
         scraping = [asyncio.create_task(asyncio.to_thread(scrape)) for _ in range(2)]
-        for number in range(100):
+        for number in range(40):
             async with coordinator.admit(f"backend {number}") as call:
                 await call.limited(60.0 if number % 2 else 0.0)
         ended = True
         assert all(await asyncio.gather(*scraping))
     told = Scrape(registry)
-    assert told.total("reports_total") == told.total("wait_seconds_count") == 100
+    assert told.total("reports_total") == told.total("wait_seconds_count") == 40
 
 
 async def test_all_names_follow_the_rules_and_all_are_explained(make: Make, real: Place) -> None:
@@ -248,6 +251,19 @@ async def test_all_names_follow_the_rules_and_all_are_explained(make: Make, real
         assert not re.search("(milli|_ms|minutes|hours|_total$)", family.name)
         assert family.name.endswith(f"_{family.unit}") if family.unit else not family.name.endswith("seconds")
         assert family.unit in ("", "seconds")
+
+
+def test_the_list_of_all_metrics_is_complete() -> None:
+    coordinator = RateLimitCoordinator.from_url("redis://localhost")
+    cells = []
+    for family, metric in zip((*READINGS, *DISTRIBUTIONS), CoordinatorCollector(coordinator).describe(), strict=True):
+        series = metric.name.removeprefix(PREFIX) + ("_total" if metric.type == "counter" else "")
+        name, labels = family.name.removeprefix("rate_coordinator."), ", ".join(f"`{label}`" for label in family.labels)
+        unit = f"`{family.unit}`" if family.unit else ""
+        cells.append(f"| `{name}` | {unit} | `{series}` | {metric.type} | {labels} | {family.about} |")
+
+    listed = (Path(__file__).parents[2] / "docs/metrics.md").read_text().splitlines()
+    assert [line for line in listed if line.startswith("| `")] == cells
 
 
 async def test_odd_names_are_told_as_they_are(make: Make, real: Place) -> None:
@@ -294,6 +310,36 @@ async def test_what_is_closed_can_be_read_and_what_is_forgotten_is_not_kept(make
     del forgotten
     gc.collect()
     assert Scrape(registry).families == []
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_who_does_not_await_is_told_of_as_well(real: Place) -> None:
+    with sync.RateLimitCoordinator.from_url(real.url, real.namespace) as coordinator:
+        registry = CollectorRegistry()
+        registry.register(collector := CoordinatorCollector(coordinator))
+        with coordinator.admit("openai") as call:
+            call.limited(60.0)
+        with pytest.raises(LimitWaitTimeout):
+            coordinator.wait_until_clear("openai", timeout=0)
+        told = Scrape(registry)
+        assert told.total("reports_total") == told.total("limits_active") == told.total("connected") == 1
+        assert told.total("wait_seconds_count", outcome="cleared") == 1
+        assert told.total("wait_seconds_count", outcome="given_up") == 1
+
+        child = os.fork()
+        if not child:
+            counted = 0.0
+            try:
+                coordinator.report_rate_limit("gemini", 60.0)
+                counted = Scrape(registry).total("reports_total")
+            finally:
+                os._exit(int(counted))
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 2
+
+        collector.close()
+        coordinator.report_rate_limit("openai", 60.0)
+        assert Scrape(registry).total("reports_total") == 1
+        assert b"rate_coordinator_connected 1.0" in exposition(coordinator)[0]
 
 
 async def test_who_serves_it_gets_the_format_that_the_scraper_asks_for(make: Make, real: Place) -> None:

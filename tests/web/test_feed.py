@@ -65,7 +65,10 @@ def test_that_redis_is_away_is_one() -> None:
     away = {"state": "degraded", "degraded_seconds": 1.0, "last_error": "gone"}
 
     assert difference(look(1.0), Look(2.0, math.inf, {}, {}, away)) == {"health": away}
-    assert difference(Look(2.0, math.inf, {}, {}, away), Look(3.0, math.inf, {}, {}, {**away, "degraded_seconds": 2.0})) is None
+    assert (
+        difference(Look(2.0, math.inf, {}, {}, away), Look(3.0, math.inf, {}, {}, {**away, "degraded_seconds": 2.0}))
+        is None
+    )
 
 
 # The feed.

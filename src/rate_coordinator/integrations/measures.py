@@ -7,7 +7,6 @@ import weakref
 from collections import Counter
 from collections.abc import Callable
 from functools import cached_property
-from threading import Lock
 from typing import Protocol
 
 from rate_coordinator import ActiveLimit, Health, Meter, Notice, PaceStatus, Reason
@@ -67,9 +66,9 @@ class Measures:
         self._max_targets = _check_max_targets(max_targets)
         self._record = record
         self._names: set[Labels] = set()
+        # Counted in one thread only, and copied in one step by those who read; a lock could be held while forking.
         self._reports: Counter[Labels] = Counter()
         self._changes: Counter[Labels] = Counter()
-        self._lock = Lock()
         coordinator.add_meter(self)
 
     def close(self) -> None:
@@ -85,17 +84,14 @@ class Measures:
     def reported(self, backend: str, model: str | None, asked_wait_seconds: float, reason: Reason | str) -> None:
         """See ``Meter``."""
         name = self.labels(backend, model)
-        with self._lock:
-            self._reports[*name, reason] += 1
+        self._reports[*name, reason] += 1
         # What is not finite counts as 0 everywhere.
         asked = asked_wait_seconds if math.isfinite(asked_wait_seconds) else 0.0
         self._record(ASKED_WAIT, name, min(max(0.0, asked), LONGEST_WAIT_SECONDS))
 
     def changed(self, notice: Notice, delay_seconds: float | None) -> None:
         """See ``Meter``."""
-        name = self.labels(notice.backend, notice.model)
-        with self._lock:
-            self._changes[*name, notice.kind] += 1
+        self._changes[*self.labels(notice.backend, notice.model), notice.kind] += 1
         if delay_seconds is not None:
             self._record(NOTICE_DELAY, (), delay_seconds)
 
@@ -104,24 +100,21 @@ class Measures:
         coordinator = self._coordinator()
         return None if coordinator is None else Snapshot(coordinator, self)
 
-    def reports(self) -> Counter[Labels]:
+    def reports(self) -> dict[Labels, int]:
         """Return how many were made, by backend, model and reason."""
-        with self._lock:
-            return self._reports.copy()
+        return dict(self._reports)
 
-    def changes(self) -> Counter[Labels]:
+    def changes(self) -> dict[Labels, int]:
         """Return how many this process learned of, by backend, model and kind."""
-        with self._lock:
-            return self._changes.copy()
+        return dict(self._changes)
 
     def labels(self, backend: str, model: str | None) -> Labels:
         """Return the labels of a target, which get it from now on."""
         name = (backend, model or "")
-        with self._lock:
-            if name not in self._names:
-                if len(self._names) >= self._max_targets:
-                    return (OTHER, OTHER)
-                self._names.add(name)
+        if name not in self._names:
+            if len(self._names) >= self._max_targets:
+                return (OTHER, OTHER)
+            self._names.add(name)
         return name
 
 
@@ -149,12 +142,12 @@ class Snapshot:
         return [(self._measures.labels(pace.backend, pace.model), pace) for pace in self.health.paces]
 
     @cached_property
-    def reports(self) -> Counter[Labels]:
+    def reports(self) -> dict[Labels, int]:
         """How many, by backend, model and reason."""
         return self._measures.reports()
 
     @cached_property
-    def changes(self) -> Counter[Labels]:
+    def changes(self) -> dict[Labels, int]:
         """How many, by backend, model and kind."""
         return self._measures.changes()
 

@@ -30,8 +30,8 @@ class CoordinatorCollector:
     """Tells Prometheus how a coordinator is doing: ``REGISTRY.register(CoordinatorCollector(coordinator))``.
 
     Everything that happens is counted when it happens, however seldom the metrics are read, from the making of the
-    collector on. A registry takes one of these. prometheus_client's multiprocess mode collects no collectors: there,
-    serve a registry of its own in each process.
+    collector on. A registry takes one of these. In prometheus_client's multiprocess mode, collectors of other processes
+    are not read: serve each process's own.
 
     Args:
         coordinator: What to tell of. It need not be started, and is not kept alive by this.
@@ -96,26 +96,23 @@ class _Histogram:
 
     def __init__(self, family: Distribution) -> None:
         self._family = family
-        self._counts: dict[Labels, list[int]] = {}
-        self._sums: dict[Labels, float] = {}
-        self._lock = Lock()
+        # One thread records, and replaces what another may be reading.
+        self._series: dict[Labels, tuple[list[int], float]] = {}
 
     def record(self, labels: Labels, value: float) -> None:
-        bucket = bisect_left(self._family.bounds, value)
-        with self._lock:
-            self._counts.setdefault(labels, [0] * (len(self._family.bounds) + 1))[bucket] += 1
-            self._sums[labels] = self._sums.get(labels, 0.0) + value
+        counts, total = self._series.get(labels) or ([0] * (len(self._family.bounds) + 1), 0.0)
+        counts = counts.copy()
+        counts[bisect_left(self._family.bounds, value)] += 1
+        self._series[labels] = (counts, total + value)
 
     def empty(self) -> HistogramMetricFamily:
         family = self._family
         return HistogramMetricFamily(_name(family), family.about, labels=family.labels, unit=_unit(family))
 
     def told(self) -> Metric:
-        with self._lock:
-            taken = [(labels, counts.copy(), self._sums[labels]) for labels, counts in self._counts.items()]
         told = self.empty()
         bounds = [*map(floatToGoString, self._family.bounds), "+Inf"]
-        for labels, counts, total in taken:
+        for labels, (counts, total) in self._series.copy().items():
             told.add_metric(labels, list(zip(bounds, itertools.accumulate(counts), strict=True)), total)
         return told
 
