@@ -13,11 +13,12 @@ from contextlib import AsyncExitStack
 
 import httpx
 import pytest
+import redis
 
 from rate_coordinator.web.api import MOST_VIEWERS
 from tests.cli.programs import Cli, environment
 from tests.conftest import Place
-from tests.servers import eventually, free_port
+from tests.servers import RedisServer, eventually, free_port
 from tests.web.serving import TOKEN, Served, serving
 
 
@@ -95,12 +96,16 @@ async def test_there_are_no_more_streams_than_it_can_bear(client: httpx.AsyncCli
 
 
 async def test_it_starts_and_says_so_while_redis_is_away() -> None:
-    with serving(Place(f"redis://:s3cr3t@127.0.0.1:{free_port()}", "test"), token=TOKEN) as served:
+    place = Place(f"redis://:s3cr3t@127.0.0.1:{free_port()}", "test")
+    with serving(place, "--max-wait", "2h", token=TOKEN) as served:
         async with httpx.AsyncClient(base_url=served.address, timeout=20) as client:
             ill = await client.get("/healthz")
+            kept = await served.post("report", {"backend": "openai", "wait_seconds": 10_000})
             status = await client.get("/api/v1/status")
         assert ill.status_code == 503
         assert status.json()["health"]["state"] == "degraded"
+        assert [limit["delivered"] for limit in status.json()["limits"]] == [False]
+        assert (kept["delivered"], kept["wait_seconds"]) == (False, 7200.0)
         assert "s3cr3t" not in ill.text + status.text
         served.process.terminate()
         assert served.process.stderr is not None
@@ -126,6 +131,19 @@ def test_a_port_that_is_taken_is_one_clear_error(cli: Cli, served: Served) -> No
     assert outcome.code == 1
     (line,) = outcome.err.splitlines()
     assert "in use" in line
+
+
+def test_a_server_that_cannot_be_used_is_one_clear_error(
+    cli: Cli, admin: redis.Redis, redis_server: RedisServer
+) -> None:
+    admin.execute_command("ACL", "SETUSER", "poor", "on", ">s3cr3t", "~*", "&*", "+ping", "+hello", "+info")  # type: ignore[no-untyped-call]
+
+    outcome = cli("--url", f"redis://poor:s3cr3t@127.0.0.1:{redis_server.port}", "serve", "--port", "0")
+
+    assert outcome.code == 1
+    (line,) = outcome.err.splitlines()
+    assert "poor" in line or "permission" in line.lower() or "refuses" in line
+    assert "s3cr3t" not in line
 
 
 def test_a_token_that_cannot_be_used_is_wrong_usage_and_not_repeated(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

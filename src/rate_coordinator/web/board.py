@@ -15,7 +15,7 @@ from rate_coordinator.cli import fields
 from rate_coordinator.cli.fields import Fields
 from rate_coordinator.web.feed import Feed
 from rate_coordinator.web.history import PaceHistory
-from rate_coordinator.web.looks import Asked, Key, Look, difference, of_health, of_limit, of_pace
+from rate_coordinator.web.looks import Asked, Key, Look, difference, of_health, of_limit
 
 logger = logging.getLogger(__name__)
 
@@ -168,7 +168,7 @@ class Board:
             now,
             now + min((limit.seconds_remaining for limit in limits.values()), default=math.inf),
             {key: of_limit(limit, self._asked.get(key)) for key, limit in limits.items()},
-            {(pace.backend, pace.model): of_pace(pace) for pace in health.paces},
+            {(pace.backend, pace.model): fields.of_pace(pace) for pace in health.paces},
             of_health(health),
         )
 

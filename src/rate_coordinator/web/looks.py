@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from rate_coordinator import ActiveLimit, Health, Notice, PaceStatus, RateLimitEvent
+from rate_coordinator import ActiveLimit, Health, Notice, RateLimitEvent
 from rate_coordinator.cli import fields
 from rate_coordinator.cli.fields import Fields
 
@@ -62,11 +62,6 @@ def of_limit(limit: ActiveLimit, asked: Asked | None) -> Fields:
         "asked_wait_seconds": fields.number(asked.wait_seconds) if asked and known else None,
         "clamped": asked.clamped if asked and known else None,
     }
-
-
-def of_pace(pace: PaceStatus) -> Fields:
-    """Return a pace as ``--json`` prints it."""
-    return fields.of_pace(pace)
 
 
 def of_health(health: Health) -> Fields:

@@ -37,8 +37,7 @@ async def serve(app: Starlette, host: str, port: int, ready: Callable[[str], obj
         limit_concurrency=MOST_CONNECTIONS,
         timeout_graceful_shutdown=ENDS_WITHIN_SECONDS,
     )
-    listener = _listen(host, port)
-    with listener:
+    with await _listen(host, port) as listener:
         server = _Server(config)
         serving = asyncio.create_task(server.serve(sockets=[listener]), name="rate_coordinator serve")
         try:
@@ -59,8 +58,9 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+async def _listen(host: str, port: int) -> socket.socket:
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    family, _, _, _, address = found[0]
     return socket.create_server((address[0], address[1]), family=family, backlog=128)
 
 
