@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -231,6 +232,46 @@ async def test_names_that_cannot_be_used_are_refused_by_name(client: httpx.Async
     assert "must be given" in problem(await client.get("/api/v1/check"), 422)["detail"]
     assert "once" in problem(await client.get("/api/v1/check?backend=a&backend=b"), 422)["detail"]
     assert "must not" in problem(await client.get("/api/v1/check?backend=a&url=b"), 422)["detail"]
+
+
+@pytest.mark.parametrize(
+    ("more", "named"),
+    [
+        ({"sheet_num": 2**70}, "sheet_num"),
+        ({"job_id": "x" * 1025}, "job_id"),
+        ({"call_age_seconds": 1e300}, "call_age_seconds"),
+        ({"call_age_seconds": -1}, "call_age_seconds"),
+        ({"job_id": "\ud800"}, ""),
+        ({"wait_seconds": 10**400}, ""),
+    ],
+)
+async def test_what_is_out_of_range_is_refused_and_recorded_nowhere(
+    client: httpx.AsyncClient, coordinator: RateLimitCoordinator, more: dict[str, Any], named: str
+) -> None:
+    body = json.dumps({"backend": "openai", "wait_seconds": 1, **more})
+    answer = await client.post("/api/v1/report", content=body, headers={"content-type": "application/json"})
+
+    assert answer.status_code in {400, 422}
+    assert named in problem(answer, answer.status_code)["detail"]
+    assert await coordinator.events() == []
+
+
+async def test_a_sender_who_leaves_before_the_end_of_the_body_is_no_failure(coordinator: RateLimitCoordinator) -> None:
+    sent: list[Any] = []
+    arriving = iter([{"type": "http.request", "body": b"{", "more_body": True}, {"type": "http.disconnect"}])
+    headers = {**BEARER, "Host": "localhost", "Content-Type": "application/json"}
+    raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+    scope = {"type": "http", "method": "POST", "path": "/api/v1/report", "query_string": b"", "headers": raw}
+
+    async def receive() -> Any:
+        return next(arriving)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await create_app(coordinator, token=Token(TOKEN))(scope, receive, send)
+
+    assert sent[0]["status"] == 400
 
 
 async def test_what_is_no_json_is_refused(client: httpx.AsyncClient) -> None:

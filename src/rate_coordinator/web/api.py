@@ -7,7 +7,7 @@ import time
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 
@@ -156,6 +156,8 @@ async def _body(request: Request) -> bytes:
                     raise Problem(413, f"the body must have at most {BODY_BYTES} bytes", {"connection": "close"})
     except TimeoutError:
         raise Problem(408, f"the body took longer than {BODY_SECONDS:g} s", {"connection": "close"}) from None
+    except ClientDisconnect:
+        raise Problem(400, "the body was not sent to its end") from None
     return bytes(body)
 
 

@@ -9,6 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from rate_coordinator import Reason
 
 
+OLDEST_CALL_SECONDS = 86_400.0 * 366
+"""No call is under way for longer."""
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -28,7 +32,7 @@ class Report(Named):
     job_id: str | None = None
     sheet_num: int | None = None
     reason: Reason = "rate_limit"
-    call_age_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    call_age_seconds: Annotated[float, Field(ge=0, le=OLDEST_CALL_SECONDS)] | None = None
     """How long ago the refused call was sent."""
 
 

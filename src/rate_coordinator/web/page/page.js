@@ -41,8 +41,8 @@ function put(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
-function show(element, wanted) {
-  if (element.hidden === wanted) element.hidden = !wanted;
+function show(element, shown) {
+  if (element.hidden === shown) element.hidden = !shown;
 }
 
 // How things are written.
@@ -186,6 +186,7 @@ function rows(kind, all, most, template, fill) {
   const keys = new Set(shown.map(keyOf));
   for (const [key, node] of known) {
     if (!keys.has(key)) {
+      sight.unobserve(node);
       node.remove();
       known.delete(key);
     }
@@ -458,5 +459,9 @@ async function lift(button, limit) {
 }
 
 setInterval(tick, 250);
-setInterval(() => { for (const [key, node] of nodes.paces) if (paces.has(key)) plot(node, paces.get(key)); }, 1000);
+setInterval(() => {
+  for (const [key, node] of nodes.paces) if (paces.has(key)) plot(node, paces.get(key));
+  const oldest = performance.now() - WINDOW_MS;
+  for (const [key, points] of histories) if (!paces.has(key) && points.at(-1)[0] < oldest) histories.delete(key);
+}, 1000);
 connect();
