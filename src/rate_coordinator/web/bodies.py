@@ -8,7 +8,6 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from rate_coordinator import Reason
 
-
 OLDEST_CALL_SECONDS = 86_400.0 * 366
 """No call is under way for longer."""
 
