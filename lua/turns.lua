@@ -33,8 +33,8 @@ local PACE_FORM = '1'
 local PACE_FIELDS = {
   'epoch', 'forget_ms', 'resume_ms', 'limited_ms', 'pacing', 'pending', 'gate', 'probing', 'probe_ms', 'tried_ms',
   'paced', 'searching', 'base', 'ceiling', 'tau_ms', 'plateau_ms', 'grown_ms', 'next_free_ms', 'last_ms', 'mark_ms',
-  'start_ms', 'sent', 'served', 'answer_ms', 'cross_ms', 'cross_rate', 'told_ms', 'lag_ms', 'misses', 'lower', 'burst',
-  'burst_ms', 'budget', 'used', 'win_start_ms', 'period_ms', 'confirmed', 'over', 'skipped', 'prev_told_ms',
+  'start_ms', 'sent', 'served', 'answer_ms', 'cross_ms', 'cross_rate', 'told_ms', 'lag_ms', 'misses', 'last_sent',
+  'closed_after', 'lower', 'burst', 'burst_ms', 'budget', 'used', 'win_start_ms', 'period_ms', 'confirmed', 'over', 'skipped', 'prev_told_ms',
   'prev_into_ms', 'guess_ms',
 }
 local IS_FLAG = {
@@ -47,11 +47,17 @@ local SPREAD_FIELDS = {'spread_rate', 'spread_ms', 'next_rate', 'free_ms'}
 local SPREAD_GRACE_MS = 10000
 
 -- As in pacestate.py.
+local APPROACH_FROM = 0.96
+local APPROACH_RATE = 0.125
+local APPROACH_TO = 1.02
 local BEYOND_CALLS = 50
 local BEYOND_LAGS = 12
 local BEYOND_STEP = 0.02
 local BEYOND_TAU_MS = 6000
+local CAREFUL = 0.87
 local CATCH_UP_MS = 50
+local CLOSED_MISSES = 2
+local COSTLY_STOP_MS = 2000
 local CUT = 0.97
 local IDLE_WEIGHT = 10
 local LONG_STOP_MS = 60000
@@ -60,12 +66,12 @@ local PLATEAU_CALLS_MIN = 40
 local PLATEAU_MIN_MS = 4000
 local PLATEAU_STOPS = 25
 local PROBE_LEASE_MS = 4000
-local PROBE_PATIENCE_MS = 6000
+local PROBE_PATIENCE_MS = 5000
 local QUIET_MS = 1000
 local SEARCH_CALLS = 40
 local SEARCH_FROM = 150
 local SEARCH_LAGS = 30
-local SEARCH_TAU_MS = 6500
+local SEARCH_TAU_MS = 5000
 local WINDOW_FAST_PART = 0.92
 local WINDOW_GUARD_MS = 250
 local WINDOW_PERIODS_S = {5, 10, 15, 20, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 21600, 43200, 86400}
@@ -155,6 +161,13 @@ local function rate(s)
   end
   local z = 1 + (s.grown_ms - s.plateau_ms) / s.tau_ms
   return s.ceiling * (1 + BEYOND_STEP * (z * z * z * z - 1))
+end
+
+local function spacing_of(s)
+  if APPROACH_FROM * s.closed_after <= s.sent and s.sent < APPROACH_TO * s.closed_after then
+    return 1000 / (APPROACH_RATE * rate(s))
+  end
+  return 1000 / rate(s)
 end
 
 local function gate_ms(s)
@@ -249,6 +262,9 @@ local function cut(s)
     estimate = max(estimate, least * s.cross_rate)
   end
   estimate = min(estimate, s.cross_rate)
+  if s.searching and stop - 1000 * s.burst / estimate > COSTLY_STOP_MS then
+    estimate = estimate * CAREFUL
+  end
   if s.paced then
     s.burst, s.burst_ms = burst(s, estimate), 0
   end
@@ -279,6 +295,9 @@ local function learn(s)
     s.next_free_ms = s.resume_ms + min(s.told_ms * s.misses, 60000)
     s.last_ms = s.next_free_ms
     s.misses, s.gate, s.probing, s.sent = s.misses + 1, true, true, max(0, s.sent)
+    if s.misses >= CLOSED_MISSES then
+      s.closed_after = s.last_sent
+    end
     if s.budget > 0 and s.used <= 0 then
       s.win_start_ms = s.resume_ms
     end
@@ -291,7 +310,8 @@ local function learn(s)
     end
     return
   end
-  s.misses = 0
+  s.closed_after = s.misses >= CLOSED_MISSES and s.closed_after or 0
+  s.misses, s.last_sent = 0, s.sent
   if is_window(s, into) then
     local period_ms = usual_period(s.resume_ms - s.win_start_ms, s.lag_ms)
     local blur_ms = max(WINDOW_WAIT_MS, 0.02 * period_ms) + s.lag_ms
@@ -394,7 +414,7 @@ local function take(s, now_ms, wanted, horizon_ms)
   if wanted > 0 then
     tick(s, now_ms)
   end
-  local first_ms, spacing_ms = max(now_ms, ceil(s.next_free_ms)), 1000 / rate(s)
+  local first_ms, spacing_ms = max(now_ms, ceil(s.next_free_ms)), spacing_of(s)
   if wanted <= 0 or first_ms > now_ms + horizon_ms then
     return first_ms - now_ms, spacing_ms, 0
   end
@@ -402,6 +422,9 @@ local function take(s, now_ms, wanted, horizon_ms)
   local count = min(wanted, floor((now_ms + horizon_ms - due_ms) / spacing_ms) + 1)
   if s.budget > 0 and not s.over then
     count = max(0, min(count, s.budget - s.used))
+  end
+  if s.sent < APPROACH_FROM * s.closed_after then
+    count = min(count, ceil(APPROACH_FROM * s.closed_after - s.sent))
   end
   if s.gate and count > 0 then
     count, s.gate = 1, false
