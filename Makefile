@@ -19,6 +19,7 @@ demo: $(VENV)/.demo  ## See four processes share one rate limit (under 30 second
 
 test: lint $(VENV)/.dev  ## Run lint, strict types and all tests against real Redis servers
 	@$(BIN)/python tools/find_redis.py > /dev/null
+	@-$(BIN)/python -m tools.find_chromium > /dev/null
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev  ## Run ruff and mypy, nothing else

@@ -63,7 +63,7 @@ class Told:
     def succeeded(self, now: float, epoch: int) -> None:
         """See ``Shared``."""
 
-    def limited(self, now: float, wait: float, epoch: int) -> None:
+    def limited(self, now: float, wait: float, epoch: int, age: float) -> None:
         """See ``Shared``."""
         self._resume = max(self._resume, now + wait)
 

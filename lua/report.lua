@@ -168,7 +168,7 @@ local function write_pace(state)
 end
 
 -- A line by line copy of the function of this name in pacing.py, where it is explained.
-local function limited(s, wait_ms, pace_epoch)
+local function limited(s, wait_ms, pace_epoch, age_ms)
   s.moved = s.moved or now_ms + wait_ms > s.resume_ms
   s.resume_ms = math.max(s.resume_ms, now_ms + wait_ms)
   s.limited_ms, s.answer_ms = now_ms, now_ms
@@ -186,6 +186,9 @@ local function limited(s, wait_ms, pace_epoch)
   end
   if s.probing and not s.gate then
     s.freed, s.gate, s.next_free_ms = true, true, math.max(s.resume_ms, math.min(s.probe_ms, s.next_free_ms))
+  end
+  if not s.pacing then
+    s.resume_ms = math.max(s.resume_ms, now_ms + math.min(1.25 * age_ms, LAG_MAX_MS))
   end
   s.epoch, s.pending = s.epoch + 1, true
   s.cross_ms, s.told_ms = now_ms, wait_ms
@@ -212,7 +215,7 @@ local function teach(state, wait_ms, pace_epoch, call_age_ms)
     pace_epoch = tonumber(pace_epoch)
     pace_epoch = pace_epoch == 0 and pace.epoch - 1 or pace_epoch
   end
-  limited(pace, wait_ms, pace_epoch)
+  limited(pace, wait_ms, pace_epoch, tonumber(call_age_ms) or 0)
   state.pace = pace
 end
 

@@ -34,7 +34,7 @@ local PACE_FIELDS = {
   'epoch', 'forget_ms', 'resume_ms', 'limited_ms', 'pacing', 'pending', 'gate', 'probing', 'probe_ms', 'tried_ms',
   'paced', 'searching', 'base', 'ceiling', 'tau_ms', 'plateau_ms', 'grown_ms', 'next_free_ms', 'last_ms', 'mark_ms',
   'start_ms', 'sent', 'served', 'answer_ms', 'cross_ms', 'cross_rate', 'told_ms', 'lag_ms', 'misses', 'last_sent',
-  'closed_after', 'lower', 'burst', 'burst_ms', 'budget', 'used', 'win_start_ms', 'period_ms', 'confirmed', 'over', 'skipped', 'prev_told_ms',
+  'closed_after', 'begun_ms', 'lower', 'burst', 'burst_ms', 'budget', 'used', 'win_start_ms', 'period_ms', 'confirmed', 'over', 'skipped', 'prev_told_ms',
   'prev_into_ms', 'guess_ms',
 }
 local IS_FLAG = {
@@ -60,9 +60,11 @@ local CLOSED_MISSES = 2
 local COSTLY_STOP_MS = 2000
 local CUT = 0.97
 local IDLE_WEIGHT = 10
+local LAGS_MAX_MS = 40000
 local LONG_STOP_MS = 60000
 local PLATEAU_CALLS = 300
 local PLATEAU_CALLS_MIN = 40
+local PLATEAU_LAGS = 20
 local PLATEAU_MIN_MS = 4000
 local PLATEAU_STOPS = 25
 local PROBE_LEASE_MS = 4000
@@ -233,11 +235,25 @@ local function is_window(s, into)
   return s.told_ms * s.used >= WINDOW_TURNS * (into + s.told_ms)
 end
 
+local function careful(served_rate)
+  return served_rate / (1 + served_rate / SEARCH_FROM)
+end
+
+local function catch_up(s, now_ms)
+  local late = s.served - s.sent
+  if late > 0 then
+    local base = careful(1000 * (s.burst + late) / max(1000, now_ms - s.begun_ms))
+    if base > rate(s) then
+      search(s, base)
+    end
+  end
+end
+
 local function first_pace(s)
   local served_rate = 1000 * s.sent / max(s.told_ms, s.resume_ms - s.mark_ms - s.lag_ms / 2, 1000)
   local slowest = 1000 / max(s.resume_ms - s.cross_ms, 1000)
   s.paced = true
-  search(s, max(served_rate / (1 + served_rate / SEARCH_FROM), slowest))
+  search(s, max(careful(served_rate), slowest))
 end
 
 local function cut(s)
@@ -269,13 +285,13 @@ local function cut(s)
     s.burst, s.burst_ms = burst(s, estimate), 0
   end
   s.paced, s.searching, s.grown_ms, s.ceiling, s.base = true, false, 0, estimate, CUT * estimate
-  local tau_ms = max(BEYOND_TAU_MS, BEYOND_LAGS * s.lag_ms, 1000 * BEYOND_CALLS / estimate)
+  local tau_ms = max(BEYOND_TAU_MS, min(BEYOND_LAGS * s.lag_ms, LAGS_MAX_MS), 1000 * BEYOND_CALLS / estimate)
   s.tau_ms = min(tau_ms, s.forget_ms * 2 / 9)
   local sure = max(0.3, 1 - 2 * (s.cross_rate - estimate) / s.cross_rate)
   local calls = max(PLATEAU_CALLS_MIN, sure * min(PLATEAU_CALLS, 10 + 3 * s.sent))
   local lost = max(0, stop - 1000 * s.burst / estimate)
   local plateau_ms = max(1000 * calls / estimate, PLATEAU_STOPS * lost * (lost < 2000 and sure or 1))
-  plateau_ms = max(plateau_ms, PLATEAU_MIN_MS, 4 * s.lag_ms, min(20 * s.lag_ms, 40000))
+  plateau_ms = max(plateau_ms, PLATEAU_MIN_MS, min(PLATEAU_LAGS * s.lag_ms, LAGS_MAX_MS))
   s.plateau_ms = min(plateau_ms, s.forget_ms * 4 / 9)
 end
 
@@ -291,6 +307,7 @@ local function learn(s)
     s.sent = max(s.sent, s.served)
     s.used = s.sent
     s.burst, s.burst_ms = s.sent, max(s.lag_ms / 2, s.cross_ms - s.mark_ms - s.lag_ms)
+    s.begun_ms = s.mark_ms
   elseif s.sent <= 0 or (s.budget > 0 and s.used <= 0) then
     s.next_free_ms = s.resume_ms + min(s.told_ms * s.misses, 60000)
     s.last_ms = s.next_free_ms
@@ -457,6 +474,9 @@ local function tell(s, now_ms, count, since_ms)
     s.served = s.served + count
     s.mark_ms = min(s.mark_ms, now_ms - since_ms)
     s.win_start_ms = s.mark_ms
+  elseif s.searching and s.ceiling == 0 then
+    s.served = s.served + count
+    catch_up(s, now_ms)
   end
 end
 

@@ -111,6 +111,17 @@ def test_the_wheel_holds_every_script_as_it_lies_in_the_repository(wheel: Path) 
     assert shipped == {f"{prefix}{name}.lua": text.encode() for name, text in SCRIPTS.items()}
 
 
+def test_the_wheel_holds_the_page_as_it_lies_in_the_repository(wheel: Path) -> None:
+    page = {path.name: path.read_bytes() for path in (ROOT / "src" / "rate_coordinator" / "web" / "page").iterdir()}
+    with zipfile.ZipFile(wheel) as archive:
+        prefix = "rate_coordinator/web/page/"
+        names = [name for name in archive.namelist() if name.startswith(prefix)]
+        shipped = {name.removeprefix(prefix): archive.read(name) for name in names}
+
+    assert {"index.html", "page.css", "page.js", "icon.svg"} == page.keys()
+    assert shipped == page
+
+
 def test_the_wheel_holds_the_package_its_types_and_nothing_beside_it(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()

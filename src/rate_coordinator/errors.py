@@ -50,6 +50,10 @@ class RateLimited(CoordinatorError):
     """
 
     def __init__(self, wait_seconds: float, message: str = "", *, reason: Reason = "rate_limit") -> None:
-        super().__init__(message or f"refused; asked to wait {wait_seconds:g} s")
+        # Both, so that it can be made again elsewhere: task queues send what a task raised.
+        super().__init__(wait_seconds, message or f"refused; asked to wait {wait_seconds:g} s")
         self.wait_seconds = wait_seconds
         self.reason: Reason = reason
+
+    def __str__(self) -> str:
+        return str(self.args[1])

@@ -39,10 +39,17 @@ FREE = Entry(0)
 
 
 class Report(Protocol):
-    """Reports a limit of a target; ``epoch`` is what the refused call was admitted under."""
+    """Reports a limit of a target; ``sent_at`` and ``epoch``: when the refused call was admitted, and under what."""
 
     async def __call__(
-        self, target: Target, wait_seconds: float, job_id: str | None, sheet_num: int | None, reason: Reason, epoch: int
+        self,
+        target: Target,
+        wait_seconds: float,
+        job_id: str | None,
+        sheet_num: int | None,
+        reason: Reason,
+        sent_at: float,
+        epoch: int,
     ) -> ReportResult:
         """Send it and tell what became of it."""
         ...

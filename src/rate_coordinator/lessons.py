@@ -11,9 +11,11 @@ from rate_coordinator.pacestate import (
     CLOSED_MISSES,
     COSTLY_STOP_MS,
     CUT,
+    LAGS_MAX_MS,
     LONG_STOP_MS,
     PLATEAU_CALLS,
     PLATEAU_CALLS_MIN,
+    PLATEAU_LAGS,
     PLATEAU_MIN_MS,
     PLATEAU_STOPS,
     SEARCH_FROM,
@@ -39,6 +41,7 @@ def learn(s: PaceState) -> None:
     if first_ever:
         s.sent = s.used = max(s.sent, s.served)
         s.burst, s.burst_ms = s.sent, max(s.lag_ms / 2, s.cross_ms - s.mark_ms - s.lag_ms)
+        s.begun_ms = s.mark_ms
     elif s.sent <= 0 or (s.budget > 0 and s.used <= 0):  # still closed: nothing to learn but patience
         s.next_free_ms = s.last_ms = s.resume_ms + min(s.told_ms * s.misses, 60_000)
         s.misses, s.gate, s.probing, s.sent = s.misses + 1, True, True, max(0, s.sent)
@@ -90,12 +93,26 @@ def _usual_period(period_ms: float, lag_ms: float) -> float:
     return best if abs(period_ms - best) <= max(WINDOW_WAIT_MS, 0.02 * period_ms) + lag_ms else period_ms
 
 
+def catch_up(s: PaceState, now_ms: float) -> None:
+    """Let answers to calls of before the first lesson, which came too late for it, tell of a higher rate."""
+    late = s.served - s.sent
+    if late > 0:
+        base = _careful(1000 * (s.burst + late) / max(1000, now_ms - s.begun_ms))
+        if base > rate(s):
+            search(s, base)
+
+
+def _careful(served: float) -> float:
+    """Where to search from, in calls/s, where so many were served per second."""
+    return served / (1 + served / SEARCH_FROM)
+
+
 def _first_pace(s: PaceState) -> None:
     """Where to search from, after the first refusal ever: what got through, the stop included."""
     served = 1000 * s.sent / max(s.told_ms, s.resume_ms - s.mark_ms - s.lag_ms / 2, 1000)
     slowest = 1000 / max(s.resume_ms - s.cross_ms, 1000)
     s.paced = True
-    search(s, max(served / (1 + served / SEARCH_FROM), slowest))
+    search(s, max(_careful(served), slowest))
 
 
 def _cut(s: PaceState) -> None:
@@ -123,13 +140,13 @@ def _cut(s: PaceState) -> None:
     if s.paced:
         s.burst, s.burst_ms = _burst(s, estimate), 0
     s.paced, s.searching, s.grown_ms, s.ceiling, s.base = True, False, 0, estimate, CUT * estimate
-    tau = max(BEYOND_TAU_MS, BEYOND_LAGS * s.lag_ms, 1000 * BEYOND_CALLS / estimate)
+    tau = max(BEYOND_TAU_MS, min(BEYOND_LAGS * s.lag_ms, LAGS_MAX_MS), 1000 * BEYOND_CALLS / estimate)
     s.tau_ms = min(tau, s.forget_ms * 2 / 9)  # a refusal must come before all is forgotten
     sure = max(0.3, 1 - 2 * (s.cross_rate - estimate) / s.cross_rate)
     calls = max(PLATEAU_CALLS_MIN, sure * min(PLATEAU_CALLS, 10 + 3 * s.sent))
     lost = max(0, stop - 1000 * s.burst / estimate)  # of the stop, what the upstream's bucket does not keep
     plateau = max(1000 * calls / estimate, PLATEAU_STOPS * lost * (sure if lost < 2000 else 1))
-    plateau = max(plateau, PLATEAU_MIN_MS, 4 * s.lag_ms, min(20 * s.lag_ms, 40_000))
+    plateau = max(plateau, PLATEAU_MIN_MS, min(PLATEAU_LAGS * s.lag_ms, LAGS_MAX_MS))
     s.plateau_ms = min(plateau, s.forget_ms * 4 / 9)
 
 

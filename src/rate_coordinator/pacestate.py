@@ -48,11 +48,15 @@ PLATEAU_CALLS = 300
 PLATEAU_CALLS_MIN = 40
 """... but at least these ..."""
 PLATEAU_STOPS = 25
-"""... and so many times the turns that the stop after a refusal costs."""
+"""... and so many times the turns that the stop after a refusal costs ..."""
+PLATEAU_LAGS = 20
+"""... and so many lags ..."""
+LAGS_MAX_MS = 40_000
+"""... as long as those are no longer than this: whoever waits for minutes for each answer would hardly grow at all."""
 BEYOND_STEP = 0.02
 """Beyond the ceiling the pace is ceiling * (1 + step * ((1 + t / tau)^4 - 1)): +8 % after tau / 2, 2.6-fold after 2."""
 BEYOND_TAU_MS = 6_000
-"""The tau of this growth; longer for slow upstreams: so many calls, and for slow answers: so many lags."""
+"""The tau of this growth; longer for slow upstreams: so many calls, and for slow answers: so many lags (likewise)."""
 BEYOND_CALLS = 50
 BEYOND_LAGS = 12
 
@@ -108,7 +112,7 @@ class PaceState:
     mark_ms: float = -1  # when it came; shifted by the idle time since; -1: nothing has happened yet
     start_ms: float = 0  # when turns began after it; shifted alike
     sent: int = 0  # calls admitted, without those refused
-    served: int = 0  # calls that succeeded, while no limit is known
+    served: int = 0  # calls that succeeded, while no limit is known and during the first search
     answer_ms: float = 0  # the latest answer, while no limit is known
     # that refusal
     cross_ms: float = 0  # when it came
@@ -119,6 +123,7 @@ class PaceState:
     last_sent: int = 0  # calls that were served before it, since the one before
     closed_after: int = 0  # after so many the upstream closed for longer than it told; 0: it did not
     # about the upstream
+    begun_ms: float = 0  # when the first of the calls was made that the first lesson is drawn from
     lower: float = 0  # it served at least this rate, by the last refusal
     burst: float = 0  # calls it serves beyond its rate; at first, the calls served before the first refusal ...
     burst_ms: float = 0  # ... came in over so long a time

@@ -26,7 +26,7 @@ import copy
 import math
 from dataclasses import dataclass
 
-from rate_coordinator.lessons import learn
+from rate_coordinator.lessons import catch_up, learn
 from rate_coordinator.pacestate import (
     APPROACH_FROM,
     BEYOND_TAU_MS,
@@ -145,16 +145,19 @@ def succeeded(state: PaceState, now_ms: int, count: int, epoch: int) -> PaceStat
 
 
 def tell(state: PaceState, now_ms: int, count: int, since_ms: int) -> PaceState:
-    """`count` calls were served before any limit was known, the first of them `since_ms` (ms) ago."""
+    """`count` calls were served, the first of them `since_ms` (ms) ago."""
     s = copy.copy(state)
     if not s.pacing:
         s.served += count
         s.mark_ms = s.win_start_ms = min(s.mark_ms, now_ms - since_ms)
+    elif s.searching and s.ceiling == 0:
+        s.served += count
+        catch_up(s, now_ms)
     return s
 
 
-def limited(state: PaceState, now_ms: int, wait_ms: int, epoch: int) -> PaceState:
-    """A call admitted under `epoch` was answered 429 and told to wait for `wait_ms` (ms)."""
+def limited(state: PaceState, now_ms: int, wait_ms: int, epoch: int, age_ms: int = 0) -> PaceState:
+    """A call admitted under `epoch`, `age_ms` (ms) ago, was answered 429 and told to wait for `wait_ms` (ms)."""
     s = copy.copy(state)
     s.resume_ms = max(s.resume_ms, now_ms + wait_ms)
     s.limited_ms = s.answer_ms = now_ms
@@ -168,6 +171,8 @@ def limited(state: PaceState, now_ms: int, wait_ms: int, epoch: int) -> PaceStat
         return s
     if is_out(s):
         free(s)
+    if not s.pacing:  # the first answers are in when those have come that took as long
+        s.resume_ms = max(s.resume_ms, now_ms + min(1.25 * age_ms, LAG_MAX_MS))
     s.epoch += 1
     s.pending = True
     s.cross_ms, s.told_ms = now_ms, wait_ms

@@ -367,7 +367,7 @@ class Pure:
             epoch = state.epoch - before
         elif epoch == 0:
             epoch = state.epoch - 1
-        self.state = pacing.limited(state, now_ms, wait_ms, epoch)
+        self.state = pacing.limited(state, now_ms, wait_ms, epoch, call_age_ms or 0)
 
     def take(
         self, others: int, wanted: int, unused: int = 0, served: int = 0, served_ms: int = 0

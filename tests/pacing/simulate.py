@@ -148,8 +148,8 @@ class Shared(Protocol):
     def succeeded(self, now: float, epoch: int) -> None:
         """A call admitted under ``epoch`` was served."""
 
-    def limited(self, now: float, wait: float, epoch: int) -> None:
-        """A call admitted under ``epoch`` was answered 429 with ``wait`` seconds."""
+    def limited(self, now: float, wait: float, epoch: int, age: float) -> None:
+        """A call admitted under ``epoch``, ``age`` seconds ago, was answered 429 with ``wait`` seconds."""
 
 
 def floor_ms(seconds: float) -> int:
@@ -183,8 +183,8 @@ class Controller:
     def succeeded(self, now: float, epoch: int) -> None:
         self.state = pacing.succeeded(self.state, math.floor(now * 1000), 1, epoch)
 
-    def limited(self, now: float, wait: float, epoch: int) -> None:
-        self.state = pacing.limited(self.state, math.ceil(now * 1000), math.ceil(wait * 1000), epoch)
+    def limited(self, now: float, wait: float, epoch: int, age: float) -> None:
+        self.state = pacing.limited(self.state, math.ceil(now * 1000), math.ceil(wait * 1000), epoch, floor_ms(age))
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,9 +244,9 @@ class Batches:
         untold[epoch] = untold.get(epoch, 0) + 1
         self._answer_probe(now, epoch)
 
-    def limited(self, now: float, wait: float, epoch: int) -> None:
+    def limited(self, now: float, wait: float, epoch: int, age: float) -> None:
         was_out = is_out(self.state)
-        self.state = pacing.limited(self.state, math.ceil(now * 1000), math.ceil(wait * 1000), epoch)
+        self.state = pacing.limited(self.state, math.ceil(now * 1000), math.ceil(wait * 1000), epoch, floor_ms(age))
         if was_out:
             self._wake(now)
 
@@ -309,11 +309,11 @@ class Untold(Batches):
         self.tallies[number] = since, served + 1
         self._answer_probe(now, epoch)
 
-    def limited(self, now: float, wait: float, epoch: int) -> None:
+    def limited(self, now: float, wait: float, epoch: int, age: float) -> None:
         if not self.known:
             self.known, epoch = True, math.ceil(now * 1000)
             self.state = PaceState(epoch=epoch)
-        super().limited(now, wait, epoch or self.state.epoch - 1)
+        super().limited(now, wait, epoch or self.state.epoch - 1, age)
 
     def _ask(self, process: Process, now: float) -> None:
         number = self.processes.index(process)
@@ -344,9 +344,9 @@ class Lossy:
         if self.rng.random() >= self.share:
             self.controller.succeeded(now, epoch)
 
-    def limited(self, now: float, wait: float, epoch: int) -> None:
+    def limited(self, now: float, wait: float, epoch: int, age: float) -> None:
         if self.rng.random() >= self.share:
-            self.controller.limited(now, wait, epoch)
+            self.controller.limited(now, wait, epoch, age)
 
 
 # The simulation.
@@ -411,13 +411,13 @@ def simulate(
     def send(now: float) -> None:
         nonlocal sent
         sent, epoch = sent + 1, controller.epoch
-        at(now + rng.uniform(*latency) / 2, lambda now: arrive(now, epoch))
+        at(now + rng.uniform(*latency) / 2, lambda later: arrive(later, epoch, now))
 
-    def arrive(now: float, epoch: int) -> None:
+    def arrive(now: float, epoch: int, sent_at: float) -> None:
         wait = upstream.hit(now)
-        at(now + rng.uniform(*latency) / 2, lambda now: answered(now, epoch, wait))
+        at(now + rng.uniform(*latency) / 2, lambda now: answered(now, epoch, wait, sent_at))
 
-    def answered(now: float, epoch: int, wait: float | None) -> None:
+    def answered(now: float, epoch: int, wait: float | None, sent_at: float) -> None:
         nonlocal finished, done, first, late, waiting
         if wait is None:
             controller.succeeded(now, epoch)
@@ -425,7 +425,7 @@ def simulate(
             next_call(now)
         else:
             first, late = (first + 1, late) if epoch == 0 else (first, late + 1)
-            controller.limited(now, wait, epoch)
+            controller.limited(now, wait, epoch, now - sent_at)
             waiting += 1
         plan(now)
 

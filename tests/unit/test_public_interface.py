@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import copy
 import inspect
+import pickle
 from datetime import datetime
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -25,6 +27,7 @@ from rate_coordinator import (
     Notice,
     RateLimitChecker,
     RateLimitCoordinator,
+    RateLimited,
     RateLimitEvent,
     ReportResult,
     ServerUnsuitable,
@@ -189,6 +192,15 @@ def test_every_error_that_is_exported_descends_from_one_root() -> None:
 
     assert len(errors) >= 8
     assert all(issubclass(error, CoordinatorError) for error in errors)
+
+
+def test_a_refusal_is_the_same_after_it_was_sent_to_another_process() -> None:
+    refused = RateLimited(2.5, "slow down", reason="overloaded")
+
+    for sent in (pickle.loads(pickle.dumps(refused)), copy.copy(refused), type(refused)(*refused.args)):
+        assert (sent.wait_seconds, str(sent)) == (2.5, "slow down")
+    assert pickle.loads(pickle.dumps(refused)).reason == "overloaded"
+    assert str(RateLimited(7)) == "refused; asked to wait 7 s"
 
 
 # Models.

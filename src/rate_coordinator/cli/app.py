@@ -17,6 +17,7 @@ from rate_coordinator.cli.commands import (
     notices,
     pace,
     report,
+    serve,
     status,
     wait,
     watch,
@@ -47,6 +48,7 @@ _COMMANDS: tuple[Callable[..., int], ...] = (
     events.events,
     watch.watch,
     notices.notices,
+    serve.serve,
     doctor.doctor,
     demo.demo,
 )

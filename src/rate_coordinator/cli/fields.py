@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 
-from rate_coordinator import ActiveLimit, Notice, PaceStatus, RateLimitEvent
+from rate_coordinator import ActiveLimit, Notice, PaceStatus, RateLimitEvent, ReportResult
 from rate_coordinator.cli import texts
 
 Fields = dict[str, object]
@@ -54,7 +54,7 @@ def of_event(event: RateLimitEvent) -> Fields:
         # A clear of everything that found nothing names no backend.
         **of_target(event.backend_type or None, event.model),
         "detected_at": moment(event.detected_at),
-        "asked_wait_seconds": _number(event.asked_wait_seconds),
+        "asked_wait_seconds": number(event.asked_wait_seconds),
         "wait_seconds": event.suggested_wait_seconds,
         "clamped": event.clamped,
         "extended": event.extended,
@@ -68,6 +68,19 @@ def of_event(event: RateLimitEvent) -> Fields:
         "pace_rate": event.pace_rate,
         "pace_ceiling": event.pace_ceiling,
         "probe": event.probe,
+    }
+
+
+def of_result(asked_wait_seconds: float, result: ReportResult) -> Fields:
+    """Return what became of a report."""
+    return {
+        "asked_wait_seconds": asked_wait_seconds,
+        "wait_seconds": result.wait_seconds,
+        "seconds_remaining": result.seconds_remaining,
+        "resume_at": moment(result.resume_at),
+        "extended": result.extended,
+        "clamped": result.clamped,
+        "event_id": result.event_id,
     }
 
 
@@ -90,6 +103,6 @@ def moment(time: datetime | None) -> str | None:
     return None if time is None else time.isoformat(timespec="milliseconds")
 
 
-def _number(value: float) -> float | str:
-    # JSON has no number for what a worker may have asked for.
+def number(value: float) -> float | str:
+    """Return a number, as a text where JSON has none for what a worker may have asked for."""
     return value if value - value == 0 else str(value)

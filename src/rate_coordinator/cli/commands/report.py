@@ -67,18 +67,7 @@ async def _report(
         if not result.delivered:
             raise CoordinatorUnavailable(f"{reporter.health.last_error}; it is not known whether the report arrived")
     if chosen.as_json:
-        say_json(
-            {
-                **fields.of_target(backend, model),
-                "asked_wait_seconds": wait_seconds,
-                "wait_seconds": result.wait_seconds,
-                "seconds_remaining": result.seconds_remaining,
-                "resume_at": fields.moment(result.resume_at),
-                "extended": result.extended,
-                "clamped": result.clamped,
-                "event_id": result.event_id,
-            }
-        )
+        say_json({**fields.of_target(backend, model), **fields.of_result(wait_seconds, result)})
     else:
         say(_text(texts.printable(texts.target(backend, model)), wait_seconds, result))
     return 0
