@@ -53,7 +53,7 @@ class Limit(NamedTuple):
     details: ReportDetails | None = None
 
 
-class _Held(NamedTuple):
+class _Presumed(NamedTuple):
     reports: int
     deadline: float
 
@@ -84,7 +84,7 @@ class Mirror:
         self.gaps = 0
         self._limits: dict[Target, Limit] = {}
         self._cleared: dict[Target, EntryId] = {}
-        self._held: dict[Target, _Held] = {}
+        self._presumed: dict[Target, _Presumed] = {}
         self._covered = FIRST_ID
         self._covered_ms = 0
         self._newest = FIRST_ID
@@ -102,8 +102,8 @@ class Mirror:
     def deadline(self, target: Target) -> float:
         """Return when exactly this target's own limit lifts; 0.0 when none is known."""
         limit = self._limits.get(target)
-        held = self._held.get(target)
-        return max(limit.deadline if limit else 0.0, held.deadline if held else 0.0)
+        presumed = self._presumed.get(target)
+        return max(limit.deadline if limit else 0.0, presumed.deadline if presumed else 0.0)
 
     def lifts_at(self, target: Target) -> float:
         """Return when the target may be called again: a backend's limit holds all its models; 0.0 when clear."""
@@ -119,8 +119,8 @@ class Mirror:
             self.model_until[target.backend, target.model] = self.deadline(target)
 
     def active(self, at: float) -> list[tuple[Target, float, Limit | None]]:
-        """Return target, deadline and limit of all that is limited at a moment; no limit where only held."""
-        targets = self._limits.keys() | self._held.keys()
+        """Return target, deadline and limit of all that is limited at a moment; no limit where only presumed."""
+        targets = self._limits.keys() | self._presumed.keys()
         deadlines = ((target, self.deadline(target)) for target in targets)
         return [(target, deadline, self._limits.get(target)) for target, deadline in deadlines if deadline > at]
 
@@ -179,7 +179,7 @@ class Mirror:
         """Take in the reply to one of this process's own reports.
 
         Its notice is heard beside it. Of an epoch that is not the mirror's, it says nothing that could be
-        compared; then it is held until the snapshot that contains it.
+        compared; then it is presumed until the snapshot that contains it.
 
         Args:
             epoch: Of the limit's ID.
@@ -195,7 +195,7 @@ class Mirror:
         self.clock.hear(now_ms, received_at)
         if epoch != self.epoch:
             self._unplaced.append(_Unplaced(epoch, limit, now_ms, received_at, again, run_id))
-            return self.hold(limit.target, received_at + limit.remaining_seconds(now_ms))
+            return self.presume(limit.target, received_at + limit.remaining_seconds(now_ms))
         known = self._limits.get(limit.target)
         outdated = limit.id <= self._covered and (again or now_ms <= self._covered_ms)
         if outdated and (known is None or (known.id == FIRST_ID and known.resume_at_ms != limit.resume_at_ms)):
@@ -211,24 +211,24 @@ class Mirror:
         changed: set[Target] = set()
         for reply in unplaced:
             if (reply.epoch, reply.limit.target) == (epoch, target) and reply.limit.id <= cleared_id:
-                changed |= self.release(target)
+                changed |= self.settle(target)
             else:
                 self._unplaced.append(reply)
         return changed
 
-    def hold(self, target: Target, deadline: float) -> set[Target]:
-        """Limit a target in this process alone, until ``release``: its report is still on its way."""
-        held = self._held.get(target, _Held(0, 0.0))
-        self._held[target] = _Held(held.reports + 1, max(held.deadline, deadline))
+    def presume(self, target: Target, deadline: float) -> set[Target]:
+        """Limit a target in this process alone, until ``settle``: its report is still on its way."""
+        presumed = self._presumed.get(target, _Presumed(0, 0.0))
+        self._presumed[target] = _Presumed(presumed.reports + 1, max(presumed.deadline, deadline))
         return self._changed(target)
 
-    def release(self, target: Target) -> set[Target]:
-        """Undo one ``hold``: the report arrived, or was given up."""
-        held = self._held[target]
-        if held.reports > 1:
-            self._held[target] = held._replace(reports=held.reports - 1)
+    def settle(self, target: Target) -> set[Target]:
+        """Undo one ``presume``: the report arrived, or was given up."""
+        presumed = self._presumed[target]
+        if presumed.reports > 1:
+            self._presumed[target] = presumed._replace(reports=presumed.reports - 1)
             return set()
-        del self._held[target]
+        del self._presumed[target]
         return self._changed(target)
 
     def replace(self, snapshot: Snapshot, sent_at: float, received_at: float) -> set[Target]:
@@ -351,9 +351,9 @@ class Mirror:
         changed: set[Target] = set()
         for reply in unplaced:
             if reply.epoch == self.epoch:
-                changed |= self.learn(*reply[:4], again=reply.again) | self.release(reply.limit.target)
+                changed |= self.learn(*reply[:4], again=reply.again) | self.settle(reply.limit.target)
             elif reply.received_at <= snapshot_sent_at:
-                changed |= self.release(reply.limit.target)
+                changed |= self.settle(reply.limit.target)
             else:
                 self._unplaced.append(reply)
         return changed

@@ -128,7 +128,7 @@ class Outbox:
     async def report(self, report: Report) -> ReportResult:
         """Send a report and wait for what becomes of it. A caller that is cancelled does not take it back."""
         if report.wait.wait_ms:
-            self._changed(self._mirror.hold(report.target, report.deadline))
+            self._changed(self._mirror.presume(report.target, report.deadline))
         if self._offline:
             self._put(report)
             return self._undelivered(report)
@@ -333,7 +333,7 @@ class Outbox:
 
     def _release(self, report: Report) -> None:
         if report.wait.wait_ms:
-            self._changed(self._mirror.release(report.target))
+            self._changed(self._mirror.settle(report.target))
 
     def _undelivered(self, report: Report) -> ReportResult:
         return report.undelivered(max(0.0, self._mirror.deadline(report.target) - clock.now()))

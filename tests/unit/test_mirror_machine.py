@@ -66,7 +66,7 @@ class MirrorMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.called is None)
     @rule(of=targets, wait_ms=waits_ms)
     def this_process_reports(self, of: Target, wait_ms: int) -> None:
-        self.mirror.hold(of, self.redis.now + wait_ms / 1000)
+        self.mirror.presume(of, self.redis.now + wait_ms / 1000)
         self.called = (of, self.redis.report(of, wait_ms), False)
         self._collect()
 
@@ -85,7 +85,7 @@ class MirrorMachine(RuleBasedStateMachine):
         if reply.limit is not None:
             self._late(reply.executed_at_ms)
             self.mirror.learn(reply.epoch, reply.limit, reply.now_ms, self.redis.now, again=again)
-        self.mirror.release(target)
+        self.mirror.settle(target)
         stored = self.redis.active().get(target)
         if reply.limit and stored and (reply.epoch, reply.limit.id) == (self.redis.epoch, stored.id):
             # Read-your-writes: nothing has happened to it since.
