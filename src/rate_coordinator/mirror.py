@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from typing import NamedTuple, TypeVar
 
 from rate_coordinator.clock import ServerClock
-from rate_coordinator.models import FIRST_ID, EntryId, Notice, ReportDetails
+from rate_coordinator.models import FIRST_ID, EntryId, Hold, Notice, ReportDetails
 from rate_coordinator.snapshots import Snapshot, SnapshotLimit
 from rate_coordinator.targets import Target
 
@@ -51,6 +51,16 @@ class Limit(NamedTuple):
     wait_ms: int | None = None
     """The wait that the event stored; None where that is not known."""
     details: ReportDetails | None = None
+
+    @property
+    def hold(self) -> Hold | None:
+        """What is known of its hold by hand, which may be over."""
+        return self.details.hold if self.details else None
+
+    @property
+    def held_until(self) -> float:
+        """When its hold by hand ends, on this process's clock; 0.0 where there is none."""
+        return self.deadline - (self.resume_at_ms - self.hold.until_ms) / 1000 if self.hold else 0.0
 
 
 class _Presumed(NamedTuple):
@@ -299,8 +309,13 @@ class Mirror:
         ]
 
     def behind_in(self, snapshot: Snapshot, sent_at: float, received_at: float) -> list[Limit]:
-        """Return the limits that are known to last longer than a snapshot says, or that it does not hold at all."""
+        """Return the limits that are known to last longer, or to be held longer by hand, than a snapshot says."""
         told = {limit.target: received_at + limit.remaining_seconds(snapshot.now_ms) for limit in snapshot.limits}
+        held = {
+            limit.target: received_at + limit.held_seconds(snapshot.now_ms)
+            for limit in snapshot.limits
+            if limit.details is not None and limit.details.hold is not None
+        }
         known = self._limits.copy()
         for limit in self._unplaced_limits(snapshot, sent_at):
             if limit.target not in known or known[limit.target].deadline < limit.deadline:
@@ -309,6 +324,7 @@ class Mirror:
             limit
             for target, limit in known.items()
             if limit.deadline > max(told.get(target, 0.0) + BEHIND_SECONDS, received_at)
+            or limit.held_until > max(held.get(target, 0.0) + BEHIND_SECONDS, received_at)
         ]
 
     def drop_lifted(self, at: float) -> None:
@@ -325,6 +341,10 @@ class Mirror:
     def limits(self) -> dict[Target, Limit]:
         """Return all limits as Redis told them, lifted ones too until they are dropped."""
         return self._limits.copy()
+
+    def cleared_by(self, target: Target) -> EntryId | None:
+        """Return the event that lifted a target's limit last, as far as that is younger than the last snapshot."""
+        return self._cleared.get(target)
 
     def limit(self, target: Target) -> Limit | None:
         """Return exactly this target's own limit as Redis told it, lifted or not."""

@@ -17,7 +17,7 @@ from tests.conftest import Make, Place
 from tests.server.test_healing import in_redis, resume_times
 from tests.servers import RedisServer, eventually
 
-KEYS = ["limit", "active", "causes", "events", "order", "clears", "applied"]
+KEYS = ["limit", "active", "causes", "events", "order", "clears", "holds", "applied"]
 
 
 def key_of(keys: Keys, name: str, coordinator: RateLimitCoordinator) -> str:

@@ -9,7 +9,9 @@ from rate_coordinator.answers import Answer, read_answer
 from tests.conftest import Make, Place
 
 
-async def test_a_refusal_that_an_admitted_call_was_answered_is_reported_with_its_reason(real: Place, make: Make) -> None:
+async def test_a_refusal_that_an_admitted_call_was_answered_is_reported_with_its_reason(
+    real: Place, make: Make
+) -> None:
     coordinator = await make()
 
     async with coordinator.admit("openai", "gpt") as call:
@@ -44,7 +46,9 @@ async def test_a_refusal_that_another_call_was_answered_is_reported_likewise(rea
         (Answer(limited=True, wait_seconds=0.0, reason="rate_limit"), 5.0, 0.0),
     ],
 )
-async def test_where_no_wait_is_told_the_guess_counts(real: Place, make: Make, answer: Answer, guess: float, wait: float) -> None:
+async def test_where_no_wait_is_told_the_guess_counts(
+    real: Place, make: Make, answer: Answer, guess: float, wait: float
+) -> None:
     coordinator = await make()
     await coordinator.observe("slack", answer, guess_seconds=guess)
     assert [event.suggested_wait_seconds for event in coordinator.recent_events] == [wait]
