@@ -93,11 +93,11 @@ if events_type ~= 'none' and events_type ~= 'stream' then
 end
 
 local function read_hold(field)
-  local record = redis.call('HGET', holds_key, field)
-  if not record then
+  local record = redis.call('HGET', holds_key, field) or ''
+  local until_ms, id, its_wait_ms, members = string.match(record, '^(%d+)|([^|]*)|(%d+)|(.*)$')
+  if not until_ms then
     return nil
   end
-  local until_ms, id, its_wait_ms, members = string.match(record, '^(%d+)|([^|]*)|(%d+)|(.*)$')
   -- More than its own wait ahead: the server's clock was put back since.
   until_ms = math.min(tonumber(until_ms), now_ms + tonumber(its_wait_ms))
   return until_ms > now_ms and {until_ms = until_ms, id = id, wait_ms = tonumber(its_wait_ms), details = members} or nil

@@ -290,11 +290,8 @@ local limited_until_ms = type(content) == 'string' and tonumber(content) or 0
 local held_until_ms = tonumber(string.match(redis.call('HGET', holds_key, target) or '', '^%d+') or 0)
 
 if what == 'verifies' then
-  if held_until_ms > now_ms then
-    return reply(0, held_until_ms - now_ms)
-  end
-  if limited_until_ms ~= resume_at_ms or limited_until_ms <= now_ms then
-    -- Set anew, or lifted: the client hears of it.
+  if limited_until_ms ~= resume_at_ms or limited_until_ms <= now_ms or held_until_ms > now_ms then
+    -- Set anew, lifted, or held by hand: the client hears of it.
     return reply(0, 1000)
   end
   if pace then

@@ -129,11 +129,11 @@ end
 
 -- As in hold.lua.
 local function read_hold(field)
-  local record = any_held and redis.call('HGET', holds_key, field)
-  if not record then
+  local record = any_held and redis.call('HGET', holds_key, field) or ''
+  local until_ms, wait_ms, details = string.match(record, '^(%d+)|[^|]*|(%d+)|(.*)$')
+  if not until_ms then
     return nil
   end
-  local until_ms, wait_ms, details = string.match(record, '^(%d+)|[^|]*|(%d+)|(.*)$')
   until_ms = math.min(tonumber(until_ms), now_ms + tonumber(wait_ms))
   return until_ms > now_ms and {until_ms = until_ms, wait_ms = wait_ms, details = details} or nil
 end

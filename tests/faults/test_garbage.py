@@ -57,6 +57,18 @@ async def test_a_key_of_a_wrong_type_is_removed_with_one_warning_and_fails_no_re
     await eventually(lambda: not one.active_limits)
 
 
+async def test_records_of_holds_that_make_no_sense_are_no_holds(real: Place, make: Make, admin: redis.Redis) -> None:
+    coordinator = await make()
+    for record in ("garbage", "", "9" * 400 + "|x|1|", f"{2**53}|1-1||"):
+        admin.hset(real.keys.holds, "openai", record)
+        admin.hset(real.keys.holds, "openai:reports", record)
+        assert (await coordinator.report_rate_limit("openai", 60.0)).delivered
+        assert await coordinator.clear_limits("openai") == 1
+        assert (await coordinator.hold("openai", 60.0)).extended
+        assert await coordinator.release("openai")
+        assert coordinator.limits == ()
+
+
 @pytest.mark.parametrize("name", KEYS)
 async def test_a_key_of_a_wrong_type_hinders_no_clear_and_no_start(
     real: Place, make: Make, admin: redis.Redis, name: str

@@ -298,6 +298,20 @@ async def test_a_call_that_tried_a_limit_before_lifts_nothing_once_it_is_held(pl
     assert [event.kind for event in await one.events() if event.kind == "clear"] == []
 
 
+async def test_a_release_leaves_the_pace_that_was_learned(place: Place, make: Make) -> None:
+    one, two = await make(resync_interval=1000.0), await make(resync_interval=1000.0)
+    async with one.admit("openai") as call:
+        await call.limited(0.05)
+    await eventually(lambda: two.health.paces)
+    await one.hold("openai", 60.0)
+    heard: list[Notice] = []
+    two.on_notice(heard.append)
+    assert await one.release("openai")
+    await eventually(lambda: [notice for notice in heard if notice.event == "release"])
+    assert [pace.backend for pace in two.health.paces] == ["openai"]
+    assert await two.pace("openai")
+
+
 async def test_a_call_that_is_refused_under_a_hold_shortens_nothing(place: Place, make: Make) -> None:
     coordinator = await make()
     async with coordinator.admit("openai") as call:
@@ -433,6 +447,26 @@ async def test_holds_that_a_restarted_server_lost_are_put_back_as_holds(own_serv
     assert await late.clear_limits("alone") == 0
 
 
+async def test_a_hold_that_a_longer_limit_hides_is_put_back_as_well(own_server: RedisServer, make: Make) -> None:
+    coordinator = await make()
+    await coordinator.report_rate_limit("openai", 3000.0)
+    own_server.admin.save()
+    await coordinator.hold("openai", 600.0, "maintenance")
+    assert is_held(coordinator)
+    own_server.stop()
+    own_server.start()
+    await eventually(lambda: coordinator.health.reconnects and coordinator.health.state == "connected")
+    late = await make()
+    await eventually(lambda: is_held(late))
+    await coordinator.refresh()
+    for each in (coordinator, late):
+        limit = limit_of(each)
+        assert limit is not None
+        assert (limit.note, limit.seconds_remaining) == ("maintenance", about(3000.0))
+    assert await late.clear_limits("openai") == 1
+    assert left(late) == about(600.0)
+
+
 async def test_what_was_released_on_the_new_server_is_not_put_back_by_those_who_come_later(
     own_server: RedisServer, make: Make
 ) -> None:
@@ -484,15 +518,18 @@ async def test_a_hold_outlives_the_loss_of_its_keys_as_a_limit_does(
 async def test_holds_that_are_over_leave_nothing_behind(real: Place, make: Make, admin: redis.Redis) -> None:
     coordinator = await make()
     keys = coordinator._engine.keys
+    await coordinator.hold("long", 600.0)
     for number in range(20):
         await coordinator.hold(f"b{number}", 0.3)
         await coordinator.report_rate_limit(f"b{number}", 0.2)
     await asyncio.sleep(0.4)
     await coordinator.hold("openai", 1.0)
     records: Any = admin.hgetall(keys.holds)
-    assert set(records) == {"openai"}
-    await eventually(lambda: not admin.exists(keys.holds))
-    assert admin.zcard(keys.clears) == 21
+    assert set(records) == {"long", "openai"}
+    assert await coordinator.release("long")
+    assert await coordinator.release("openai")
+    assert not admin.exists(keys.holds)
+    assert admin.zcard(keys.clears) == 22
 
 
 async def test_prune_keeps_the_events_that_explain_what_a_release_left(
