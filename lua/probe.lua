@@ -43,7 +43,7 @@ local OPENING_RATE = 10
 local PLATEAU_CALLS = 300
 local PLATEAU_MIN_MS = 4000
 local PROBE_LEASE_MS = 4000
-local PROBE_PATIENCE_MS = 6000
+local PROBE_PATIENCE_MS = 5000
 
 local pace_key, limit_key, active_key, causes_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local events_key, order_key, clears_key, paces_key, holds_key = KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]

@@ -4,7 +4,10 @@
 -- one of the same name in pacing.py, pacestate.py or lessons.py, where it is explained. Turns are granted in the order in
 -- which processes ask: each is told when to ask again, one turn after the last of those who wait already.
 --
--- KEYS  1 pace:<target>    hash    what was learned of the target's rate: form, PACE_FIELDS
+-- Beside it, what an upstream said is left may be spread over the time until its limit is whole again (spreading.py): where
+-- both are kept, the slower one counts.
+--
+-- KEYS  1 pace:<target>    hash    what was learned of the target's rate: form, PACE_FIELDS; what is left: SPREAD_FIELDS
 --       2 turns:<target>   zset    coordinator -> when it is expected to ask again
 --       3 paces            zset    target -> when its pace is forgotten
 --       4 events           stream  every report and every clear, and what was learned of paces
@@ -23,14 +26,15 @@
 --      12 names            members of a JSON object: backend and model
 -- returns {epoch, granted, first_ms, spacing_ms, rate, ceiling, forgets_ms, processes, probe_ms, fleet_rate}; with none
 --         granted, it is worth asking again in first_ms; probe_ms is 0 but for a turn that is a probe (see probe.lua);
---         fleet_rate: turns per second that all were granted lately. false where there is no pace: everybody may go
+--         fleet_rate: turns per second that all were granted lately; epoch and ceiling are 0 where nothing was learned.
+--         false where there is no pace: everybody may go
 
 local PACE_FORM = '1'
 local PACE_FIELDS = {
   'epoch', 'forget_ms', 'resume_ms', 'limited_ms', 'pacing', 'pending', 'gate', 'probing', 'probe_ms', 'tried_ms',
   'paced', 'searching', 'base', 'ceiling', 'tau_ms', 'plateau_ms', 'grown_ms', 'next_free_ms', 'last_ms', 'mark_ms',
-  'start_ms', 'sent', 'served', 'answer_ms', 'cross_ms', 'cross_rate', 'told_ms', 'lag_ms', 'misses', 'lower', 'burst',
-  'burst_ms', 'budget', 'used', 'win_start_ms', 'period_ms', 'confirmed', 'over', 'skipped', 'prev_told_ms',
+  'start_ms', 'sent', 'served', 'answer_ms', 'cross_ms', 'cross_rate', 'told_ms', 'lag_ms', 'misses', 'last_sent',
+  'closed_after', 'lower', 'burst', 'burst_ms', 'budget', 'used', 'win_start_ms', 'period_ms', 'confirmed', 'over', 'skipped', 'prev_told_ms',
   'prev_into_ms', 'guess_ms',
 }
 local IS_FLAG = {
@@ -38,12 +42,22 @@ local IS_FLAG = {
   over = true,
 }
 
+local SPREAD_FIELDS = {'spread_rate', 'spread_ms', 'next_rate', 'free_ms'}
+-- As in spreading.py.
+local SPREAD_GRACE_MS = 10000
+
 -- As in pacestate.py.
+local APPROACH_FROM = 0.96
+local APPROACH_RATE = 0.125
+local APPROACH_TO = 1.02
 local BEYOND_CALLS = 50
 local BEYOND_LAGS = 12
 local BEYOND_STEP = 0.02
 local BEYOND_TAU_MS = 6000
+local CAREFUL = 0.87
 local CATCH_UP_MS = 50
+local CLOSED_MISSES = 2
+local COSTLY_STOP_MS = 2000
 local CUT = 0.97
 local IDLE_WEIGHT = 10
 local LONG_STOP_MS = 60000
@@ -52,12 +66,12 @@ local PLATEAU_CALLS_MIN = 40
 local PLATEAU_MIN_MS = 4000
 local PLATEAU_STOPS = 25
 local PROBE_LEASE_MS = 4000
-local PROBE_PATIENCE_MS = 6000
+local PROBE_PATIENCE_MS = 5000
 local QUIET_MS = 1000
 local SEARCH_CALLS = 40
 local SEARCH_FROM = 150
 local SEARCH_LAGS = 30
-local SEARCH_TAU_MS = 6500
+local SEARCH_TAU_MS = 5000
 local WINDOW_FAST_PART = 0.92
 local WINDOW_GUARD_MS = 250
 local WINDOW_PERIODS_S = {5, 10, 15, 20, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 21600, 43200, 86400}
@@ -81,18 +95,21 @@ local function integer(number)
   return string.format('%.0f', number)
 end
 
-local function read_pace(told)
-  local pace = {}
+local function read_hash()
+  local told = redis.pcall('HGETALL', pace_key)
+  local hash = {}
   for position = 1, #told, 2 do
-    pace[told[position]] = told[position + 1]
+    hash[told[position]] = told[position + 1]
   end
-  if pace.form ~= PACE_FORM then
+  return hash
+end
+
+local function read_pace(hash)
+  if hash.form ~= PACE_FORM then
     -- Of another type, or in another form: it is learned anew, from the next refusal on.
     return nil
   end
-  for _, name in ipairs({'counted_in', 'counted', 'counted_before'}) do
-    pace[name] = tonumber(pace[name] or 0)
-  end
+  local pace = hash
   for _, name in ipairs(PACE_FIELDS) do
     pace[name] = tonumber(pace[name] or DEFAULT[name] or 0)
     if IS_FLAG[name] then
@@ -100,6 +117,17 @@ local function read_pace(told)
     end
   end
   return pace
+end
+
+local function read_spread(hash, now_ms)
+  local spread = {}
+  for _, name in ipairs(SPREAD_FIELDS) do
+    spread[name] = tonumber(hash[name] or 0) or 0
+  end
+  if spread.spread_rate > 0 and spread.next_rate > 0 and now_ms < spread.spread_ms + SPREAD_GRACE_MS then
+    return spread
+  end
+  return nil
 end
 
 local function fields_of(pace)
@@ -133,6 +161,13 @@ local function rate(s)
   end
   local z = 1 + (s.grown_ms - s.plateau_ms) / s.tau_ms
   return s.ceiling * (1 + BEYOND_STEP * (z * z * z * z - 1))
+end
+
+local function spacing_of(s)
+  if APPROACH_FROM * s.closed_after <= s.sent and s.sent < APPROACH_TO * s.closed_after then
+    return 1000 / (APPROACH_RATE * rate(s))
+  end
+  return 1000 / rate(s)
 end
 
 local function gate_ms(s)
@@ -227,6 +262,9 @@ local function cut(s)
     estimate = max(estimate, least * s.cross_rate)
   end
   estimate = min(estimate, s.cross_rate)
+  if s.searching and stop - 1000 * s.burst / estimate > COSTLY_STOP_MS then
+    estimate = estimate * CAREFUL
+  end
   if s.paced then
     s.burst, s.burst_ms = burst(s, estimate), 0
   end
@@ -257,6 +295,9 @@ local function learn(s)
     s.next_free_ms = s.resume_ms + min(s.told_ms * s.misses, 60000)
     s.last_ms = s.next_free_ms
     s.misses, s.gate, s.probing, s.sent = s.misses + 1, true, true, max(0, s.sent)
+    if s.misses >= CLOSED_MISSES then
+      s.closed_after = s.last_sent
+    end
     if s.budget > 0 and s.used <= 0 then
       s.win_start_ms = s.resume_ms
     end
@@ -269,7 +310,8 @@ local function learn(s)
     end
     return
   end
-  s.misses = 0
+  s.closed_after = s.misses >= CLOSED_MISSES and s.closed_after or 0
+  s.misses, s.last_sent = 0, s.sent
   if is_window(s, into) then
     local period_ms = usual_period(s.resume_ms - s.win_start_ms, s.lag_ms)
     local blur_ms = max(WINDOW_WAIT_MS, 0.02 * period_ms) + s.lag_ms
@@ -372,7 +414,7 @@ local function take(s, now_ms, wanted, horizon_ms)
   if wanted > 0 then
     tick(s, now_ms)
   end
-  local first_ms, spacing_ms = max(now_ms, ceil(s.next_free_ms)), 1000 / rate(s)
+  local first_ms, spacing_ms = max(now_ms, ceil(s.next_free_ms)), spacing_of(s)
   if wanted <= 0 or first_ms > now_ms + horizon_ms then
     return first_ms - now_ms, spacing_ms, 0
   end
@@ -380,6 +422,9 @@ local function take(s, now_ms, wanted, horizon_ms)
   local count = min(wanted, floor((now_ms + horizon_ms - due_ms) / spacing_ms) + 1)
   if s.budget > 0 and not s.over then
     count = max(0, min(count, s.budget - s.used))
+  end
+  if s.sent < APPROACH_FROM * s.closed_after then
+    count = min(count, ceil(APPROACH_FROM * s.closed_after - s.sent))
   end
   if s.gate and count > 0 then
     count, s.gate = 1, false
@@ -415,11 +460,36 @@ local function tell(s, now_ms, count, since_ms)
   end
 end
 
+local function spread_rate(s, now_ms)
+  return now_ms < s.spread_ms and s.spread_rate or s.next_rate
+end
+
+local function spread_turns(s, now_ms, wanted, horizon_ms)
+  local spacing_ms, first_ms = 1000 / spread_rate(s, now_ms), max(now_ms, s.free_ms)
+  local last_ms = now_ms + horizon_ms
+  if now_ms < s.spread_ms then
+    last_ms = min(last_ms, s.spread_ms - 1)
+    first_ms = min(first_ms, s.spread_ms)
+  end
+  if wanted <= 0 or first_ms > last_ms then
+    return first_ms - now_ms, spacing_ms, 0
+  end
+  return first_ms - now_ms, spacing_ms, min(wanted, floor((last_ms - first_ms) / spacing_ms) + 1)
+end
+
+local function spread_taken(s, now_ms, count)
+  s.free_ms = max(now_ms, max(now_ms, s.free_ms) + count * 1000 / spread_rate(s, now_ms))
+  if now_ms < s.spread_ms then
+    s.free_ms = min(s.free_ms, s.spread_ms)
+  end
+end
+
 local time = redis.call('TIME')
 local now_ms = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 
-local pace = read_pace(redis.pcall('HGETALL', pace_key))
-if not pace then
+local hash = read_hash()
+local spread, pace = read_spread(hash, now_ms), read_pace(hash)
+if not pace and not spread then
   return false
 end
 local looks = wanted < 0
@@ -429,33 +499,54 @@ if turns_type ~= 'none' and turns_type ~= 'zset' then
   redis.call('DEL', turns_key)
 end
 
-if served > 0 then
+if pace and served > 0 then
   tell(pace, now_ms, served, served_ms)
 end
-if unused > 0 then
+if pace and unused > 0 then
   give_back(pace, unused, unused_epoch)
 end
-local was_pending = pace.pending
+if spread and unused > 0 then
+  spread_taken(spread, now_ms, -unused)
+end
+local was_pending = pace and pace.pending
 
 -- Without any turn first, so that the pace is known by which turns are shared.
-local first_ms, spacing_ms, granted = take(pace, now_ms, 0, horizon_ms)
+local first_ms, spacing_ms, granted = 0, 0, 0
+if pace then
+  first_ms, spacing_ms, granted = take(pace, now_ms, 0, horizon_ms)
+end
+local spread_first_ms, spread_spacing_ms, due = 0, 0, wanted
+if spread then
+  spread_first_ms, spread_spacing_ms, due = spread_turns(spread, now_ms, wanted, horizon_ms)
+end
 if not looks then
   redis.call('ZREM', turns_key, client)
   redis.call('ZREMRANGEBYSCORE', turns_key, '-inf', integer(now_ms - LATE_MS))
 end
 local others = redis.call('ZCARD', turns_key)
-if wanted > 0 and spacing_ms > 0 then
-  local share = math.max(1, math.ceil(horizon_ms / spacing_ms / (others + 1)))
-  first_ms, spacing_ms, granted = take(pace, now_ms, math.min(wanted, share), horizon_ms)
+if wanted > 0 and (spacing_ms > 0 or not pace) then
+  local share = math.max(1, math.ceil(horizon_ms / math.max(spacing_ms, spread_spacing_ms) / (others + 1)))
+  granted = math.min(wanted, share, due)
+  if pace and due > 0 then
+    first_ms, spacing_ms, granted = take(pace, now_ms, granted, horizon_ms)
+  end
+  if spread then
+    spread_taken(spread, now_ms, granted)
+  end
 end
+first_ms, spacing_ms = math.max(first_ms, spread_first_ms), math.max(spacing_ms, spread_spacing_ms)
 
 if wanted > 0 then
   local asks_at = now_ms + first_ms + math.max(0, granted - 1) * spacing_ms
   if granted == 0 then
     local last = redis.call('ZREVRANGE', turns_key, '0', '0', 'WITHSCORES')
     asks_at = math.max(now_ms + math.max(1, first_ms - horizon_ms / 2), (tonumber(last[2]) or 0) + spacing_ms)
+    if spread and now_ms < spread.spread_ms then
+      -- Then it may be otherwise.
+      asks_at = math.min(asks_at, spread.spread_ms)
+    end
     first_ms = asks_at - now_ms
-    if is_out(pace) then
+    if pace and is_out(pace) then
       -- What becomes of the probe is told to all at once, and then nobody stands behind those who were told a later time.
       asks_at = now_ms
     end
@@ -466,24 +557,33 @@ end
 
 -- Beside the algorithm: turns of this period and of the one before.
 local counted = {period = math.floor(now_ms / RECENT_MS), turns = 0, before = 0}
-if pace.counted_in == counted.period then
-  counted.turns, counted.before = pace.counted, pace.counted_before
-elseif pace.counted_in == counted.period - 1 then
-  counted.before = pace.counted
+if tonumber(hash.counted_in or 0) == counted.period then
+  counted.turns, counted.before = tonumber(hash.counted), tonumber(hash.counted_before)
+elseif tonumber(hash.counted_in or 0) == counted.period - 1 then
+  counted.before = tonumber(hash.counted)
 end
 counted.turns = math.max(0, counted.turns + granted - unused)
 local part = now_ms / RECENT_MS - counted.period
 local fleet_rate = (counted.before * (1 - part) + counted.turns) * 1000 / RECENT_MS
 
-local until_ms = forgotten_at(pace)
+local until_ms = pace and forgotten_at(pace) or spread.spread_ms + SPREAD_GRACE_MS
 if not looks then
   redis.call('HSET', pace_key, 'counted_in', integer(counted.period), 'counted', integer(counted.turns),
     'counted_before', integer(counted.before))
-  redis.call('HSET', pace_key, unpack(fields_of(pace)))
-  redis.call('PEXPIREAT', pace_key, integer(until_ms))
-  redis.call('ZADD', paces_key, integer(until_ms), target)
+  if spread then
+    redis.call('HSET', pace_key, 'free_ms', string.format('%.17g', spread.free_ms))
+  end
+  if pace then
+    redis.call('HSET', pace_key, unpack(fields_of(pace)))
+    redis.call('PEXPIREAT', pace_key, integer(until_ms))
+    redis.call('ZADD', paces_key, integer(until_ms), target)
+  end
 end
-local rate_now, ceiling = string.format('%.17g', rate(pace)), string.format('%.17g', pace.ceiling)
+local slower = pace and rate(pace) or math.huge
+if spread then
+  slower = math.min(slower, spread_rate(spread, now_ms))
+end
+local rate_now, ceiling = string.format('%.17g', slower), string.format('%.17g', pace and pace.ceiling or 0)
 
 if was_pending and not pace.pending and not looks then
   local learned = names .. ',"pace_rate":' .. rate_now .. ',"pace_ceiling":' .. ceiling
@@ -503,6 +603,6 @@ if was_pending and not pace.pending and not looks then
 end
 
 local processes = math.max(1, redis.call('ZCARD', turns_key))
-return {integer(pace.epoch), integer(granted), string.format('%.17g', first_ms), string.format('%.17g', spacing_ms),
+return {integer(pace and pace.epoch or 0), integer(granted), string.format('%.17g', first_ms), string.format('%.17g', spacing_ms),
   rate_now, ceiling, integer(until_ms - now_ms), integer(processes),
-  integer(granted > 0 and is_out(pace) and pace.probe_ms or 0), string.format('%.3f', fleet_rate)}
+  integer(granted > 0 and pace and is_out(pace) and pace.probe_ms or 0), string.format('%.3f', fleet_rate)}

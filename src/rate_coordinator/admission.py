@@ -103,7 +103,10 @@ class Admission:
         *,
         guess_seconds: float = GUESS_SECONDS,
     ) -> ReportResult | None:
-        """Heed what the upstream answered to this call: a refusal is reported.
+        """Heed what the upstream answered to this call.
+
+        A refusal is reported. Where the answer says that too few calls are left until a limit is whole again, the fleet
+        is slowed down before it is refused: what is left is spread over that time.
 
         Args:
             answer: What it said; ``rate_coordinator.answers`` reads it.
@@ -121,6 +124,9 @@ class Admission:
         """
         guess = check_guess(guess_seconds)
         if not answer.limited:
+            if self._entry is None:
+                raise CoordinatorMisuse("a call is answered only after it was admitted: use 'async with'")
+            await self._gate.spreader.observe(self._target, answer)
             return None
         return await self.limited(wait_of(answer, guess), job_id, sheet_num, reason=answer.reason or "rate_limit")
 

@@ -34,7 +34,8 @@ class Condition:
     @property
     def degraded_seconds(self) -> float:
         """For how long there has been one; 0.0 when there is none."""
-        return 0.0 if self._since is None else clock.now() - self._since
+        since = self._since
+        return 0.0 if since is None else clock.now() - since
 
     def failed(self, error: object) -> None:
         """Keep what went wrong last."""

@@ -228,7 +228,12 @@ class RateLimitCoordinator(Calls, Holding):
         guess_seconds: float = GUESS_SECONDS,
         sent_at: float | None = None,
     ) -> ReportResult | None:
-        """Heed what an upstream answered to a call that was not admitted here: a refusal is reported.
+        """Heed what an upstream answered to a call that was not admitted here.
+
+        A refusal is reported. Where the answer says that too few calls are left until a limit is whole again, all calls
+        that the fleet admits are slowed down before they are refused: what is left is spread over that time. That is
+        when 32 or fewer are left; or when half of what was seen is gone, and the rest would not last at the rate at
+        which it goes. It holds for at most an hour, and for limits that count calls, not tokens.
 
         A call that was admitted has the same by ``call.observe``, which knows more.
 
@@ -250,9 +255,11 @@ class RateLimitCoordinator(Calls, Holding):
             CoordinatorUnavailable: This was the first use, and it could not be started.
             CoordinatorMisuse: It is closed, or belongs to another event loop or process.
         """
-        Target.of(backend, model)
+        target = Target.of(backend, model)
         guess = check_guess(guess_seconds)
         if not answer.limited:
+            await self._engine.ready()
+            await self._engine.spreader.observe(target, answer)
             return None
         wait, reason = wait_of(answer, guess), answer.reason or "rate_limit"
         return await self.report_rate_limit(

@@ -108,7 +108,8 @@ class _Lane:
 
     def admitted_per_second(self, now: float) -> float:
         """Return how many calls were admitted per second lately."""
-        return sum(at >= now - RECENT_SECONDS for at in self.admitted) / RECENT_SECONDS
+        # Copied whole: another thread may be reading.
+        return sum(at >= now - RECENT_SECONDS for at in self.admitted.copy()) / RECENT_SECONDS
 
 
 class Dispenser:
@@ -281,6 +282,10 @@ class Dispenser:
             return self._go_alone(lane)
         lane.alone = False
         received_at = clock.now()
+        if turns is not None and not turns.epoch and tally is not None:
+            # Nobody was refused yet: what was served before the first refusal is told with it.
+            tally.served += lane.tally.served if lane.tally else 0  # type: ignore[redundant-expr]
+            lane.tally = tally
         if turns is None:
             self._paces.forget(lane.target)
         else:

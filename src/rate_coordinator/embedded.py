@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 from weakref import WeakValueDictionary
@@ -9,6 +10,8 @@ from weakref import WeakValueDictionary
 from redis.asyncio.connection import AbstractConnection
 
 _named_servers: WeakValueDictionary[str, Any] = WeakValueDictionary()
+# A forked child is another process; and a thread that it does not have may hold a server's lock.
+os.register_at_fork(after_in_child=_named_servers.clear)
 
 
 def connect(name: str) -> Callable[[], AbstractConnection]:

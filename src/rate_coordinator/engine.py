@@ -35,6 +35,7 @@ from rate_coordinator.outbox import Outbox
 from rate_coordinator.prober import Prober
 from rate_coordinator.reports import Report, compact_json
 from rate_coordinator.settings import Settings
+from rate_coordinator.spreader import Spreader
 from rate_coordinator.store import Store
 from rate_coordinator.subscription import Subscription
 from rate_coordinator.synchroniser import Synchroniser
@@ -77,8 +78,16 @@ class Engine:
             lambda: self.condition.degraded,
             self._limits_changed,
         )
+        self.spreader = Spreader(self.store, self.paces, lambda: self.condition.degraded)
         self.gate = Gate(
-            self.mirror, self.paces, self.waiters, self.dispenser, self.prober, self.ready, self._report_refusal
+            self.mirror,
+            self.paces,
+            self.waiters,
+            self.dispenser,
+            self.prober,
+            self.spreader,
+            self.ready,
+            self._report_refusal,
         )
         self.synchroniser = Synchroniser(
             self.store,
@@ -328,6 +337,7 @@ class Engine:
                 tasks.create_task(self.subscription.run(), name="rate_coordinator subscription")
                 tasks.create_task(self.dispenser.run(), name="rate_coordinator dispenser")
                 tasks.create_task(self.prober.run(), name="rate_coordinator prober")
+                tasks.create_task(self.spreader.run(), name="rate_coordinator spreader")
         finally:
             # Also when the event loop was shut down around it: nobody must wait for what will not come.
             await self._end()

@@ -17,6 +17,7 @@ from rate_coordinator.models import Reason, ReportResult
 from rate_coordinator.prober import RETRY_SECONDS, Prober
 from rate_coordinator.probes import Probe
 from rate_coordinator.replies import TEACHES_NOTHING
+from rate_coordinator.spreader import Spreader
 from rate_coordinator.targets import Target
 from rate_coordinator.turns import Paces, Turn
 from rate_coordinator.waiters import Waiters
@@ -55,6 +56,7 @@ class Gate:
         waiters: Hold calls until their target is clear.
         dispenser: Has the turns.
         prober: Has the probes.
+        spreader: Is told what is left of limits.
         ready: Makes sure that the coordinator is started.
         report: Sends a report.
     """
@@ -66,6 +68,7 @@ class Gate:
         waiters: Waiters,
         dispenser: Dispenser,
         prober: Prober,
+        spreader: Spreader,
         ready: Callable[[], Awaitable[None]],
         report: Report,
     ) -> None:
@@ -74,6 +77,7 @@ class Gate:
         self.hints = Hints()
         self.ready = ready
         self.report = report
+        self.spreader = spreader
         self._mirror = mirror
         self._paces = paces
         self._waiters = waiters

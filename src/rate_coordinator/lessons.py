@@ -7,6 +7,9 @@ from rate_coordinator.pacestate import (
     BEYOND_LAGS,
     BEYOND_STEP,
     BEYOND_TAU_MS,
+    CAREFUL,
+    CLOSED_MISSES,
+    COSTLY_STOP_MS,
     CUT,
     LONG_STOP_MS,
     PLATEAU_CALLS,
@@ -39,6 +42,8 @@ def learn(s: PaceState) -> None:
     elif s.sent <= 0 or (s.budget > 0 and s.used <= 0):  # still closed: nothing to learn but patience
         s.next_free_ms = s.last_ms = s.resume_ms + min(s.told_ms * s.misses, 60_000)
         s.misses, s.gate, s.probing, s.sent = s.misses + 1, True, True, max(0, s.sent)
+        if s.misses >= CLOSED_MISSES:
+            s.closed_after = s.last_sent
         if s.budget > 0 and s.used <= 0:
             s.win_start_ms = s.resume_ms
         return
@@ -47,7 +52,8 @@ def learn(s: PaceState) -> None:
         if s.over:
             s.win_start_ms, s.used, s.over = s.resume_ms, 0, False
         return
-    s.misses = 0
+    s.closed_after = s.closed_after if s.misses >= CLOSED_MISSES else 0
+    s.misses, s.last_sent = 0, s.sent
     if _is_window(s, into):
         period = _usual_period(s.resume_ms - s.win_start_ms, s.lag_ms)
         blur = max(WINDOW_WAIT_MS, 0.02 * period) + s.lag_ms
@@ -112,6 +118,8 @@ def _cut(s: PaceState) -> None:
             floor = 0.65 if stop < 2000 else 0.5
         estimate = max(estimate, floor * s.cross_rate)
     estimate = min(estimate, s.cross_rate)
+    if s.searching and stop - 1000 * s.burst / estimate > COSTLY_STOP_MS:
+        estimate *= CAREFUL
     if s.paced:
         s.burst, s.burst_ms = _burst(s, estimate), 0
     s.paced, s.searching, s.grown_ms, s.ceiling, s.base = True, False, 0, estimate, CUT * estimate

@@ -21,15 +21,15 @@ LONG_STOP_MS = 60_000
 """After a stop that was to last so long, what was learned before it is not trusted until a call was served."""
 PROBE_LEASE_MS = 4_000
 """A probe whose owner does not say that it still lives is believed dead after so long."""
-PROBE_PATIENCE_MS = 6_000
+PROBE_PATIENCE_MS = 5_000
 """Once the limit's time has come, a probe that was not refused for so long opens the pace unanswered."""
 OPENING_RATE = 10.0
 """The pace starts at so many calls/s after a limit of which nothing was learned."""
 
 SEARCH_FROM = 150.0
 """The search starts below so many calls/s: a large first burst is a burst rather than a rate."""
-SEARCH_TAU_MS = 6_500
-"""The search grows as (1 + t / tau)^4: twice in 1.2 s, 16 times in 6.5 s, and relatively slower the longer it runs."""
+SEARCH_TAU_MS = 5_000
+"""The search grows as (1 + t / tau)^4: twice in 0.95 s, 16 times in 5 s, and relatively slower the longer it runs."""
 SEARCH_CALLS = 40
 """Or tau is so many calls at the starting rate, if longer (20 s at most): slow upstreams would be overrun else."""
 SEARCH_LAGS = 30
@@ -37,6 +37,10 @@ SEARCH_LAGS = 30
 
 CUT = 0.97
 """The pace restarts at this share of the ceiling. (CUBIC's 0.7 has to drain a queue; a rate limit has none.)"""
+COSTLY_STOP_MS = 2_000
+"""Where the first search ended in a stop of which so much was lost, the next one is to be put off ..."""
+CAREFUL = 0.87
+"""... and only this part of the estimate is believed in, which may be too high by as much."""
 PLATEAU_MIN_MS = 4_000
 """The ceiling is approached over at least so long a time ..."""
 PLATEAU_CALLS = 300
@@ -64,6 +68,14 @@ WINDOW_GUARD_MS = 250
 """A window is begun so much later than the one before plus the period: a sliding window must not be met early."""
 WINDOW_PROBE_CALLS = 300
 """One call beyond a confirmed allowance is tried each time after so many calls."""
+CLOSED_MISSES = 2
+"""An upstream that is still closed when this many stops in a row are over has an allowance that is used up."""
+APPROACH_FROM = 0.96
+"""Where an allowance is met that is known by nothing else, from this part of it on, ..."""
+APPROACH_TO = 1.02
+"""... to this one, ..."""
+APPROACH_RATE = 1 / 8
+"""... turns go at this part of the pace: few calls are under way when it is used up."""
 WINDOW_PERIODS_S = (5, 10, 15, 20, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 21600, 43200, 86400)
 """Usual periods: a measured one, blurred by whole-second waits and late answers, is taken for the nearest of them."""
 
@@ -104,6 +116,8 @@ class PaceState:
     told_ms: float = 0  # the wait it asked for
     lag_ms: float = 0  # refusals of one epoch come in over so long a time
     misses: int = 0  # stops in a row after which nothing got through
+    last_sent: int = 0  # calls that were served before it, since the one before
+    closed_after: int = 0  # after so many the upstream closed for longer than it told; 0: it did not
     # about the upstream
     lower: float = 0  # it served at least this rate, by the last refusal
     burst: float = 0  # calls it serves beyond its rate; at first, the calls served before the first refusal ...
@@ -134,6 +148,13 @@ def rate(s: PaceState) -> float:
         return s.ceiling - (s.ceiling - s.base) * x * x * x
     z = 1 + (s.grown_ms - s.plateau_ms) / s.tau_ms
     return s.ceiling * (1 + BEYOND_STEP * (z * z * z * z - 1))
+
+
+def spacing_ms(s: PaceState) -> float:
+    """The time from one turn to the next."""
+    if APPROACH_FROM * s.closed_after <= s.sent < APPROACH_TO * s.closed_after:
+        return 1000 / (APPROACH_RATE * rate(s))
+    return 1000 / rate(s)
 
 
 def gate_ms(s: PaceState) -> float:

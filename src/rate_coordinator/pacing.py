@@ -28,6 +28,7 @@ from dataclasses import dataclass
 
 from rate_coordinator.lessons import learn
 from rate_coordinator.pacestate import (
+    APPROACH_FROM,
     BEYOND_TAU_MS,
     CATCH_UP_MS,
     FORGET_MS,
@@ -44,6 +45,7 @@ from rate_coordinator.pacestate import (
     gate_ms,
     rate,
     search,
+    spacing_ms,
 )
 from rate_coordinator.probing import free, is_out, lapse, open_
 
@@ -97,13 +99,15 @@ def take(state: PaceState, now_ms: int, wanted: int, horizon_ms: int = 0) -> tup
     _window(s, now_ms)
     if wanted > 0:
         _tick(s, now_ms)
-    first, spacing = max(now_ms, math.ceil(s.next_free_ms)), 1000 / rate(s)
+    first, spacing = max(now_ms, math.ceil(s.next_free_ms)), spacing_ms(s)
     if wanted <= 0 or first > now_ms + horizon_ms:
         return s, Grant(first - now_ms, spacing, 0)
     due = max(s.next_free_ms, now_ms - CATCH_UP_MS)
     count = min(wanted, math.floor((now_ms + horizon_ms - due) / spacing) + 1)
     if s.budget > 0 and not s.over:
         count = max(0, min(count, s.budget - s.used))
+    if s.sent < APPROACH_FROM * s.closed_after:
+        count = min(count, math.ceil(APPROACH_FROM * s.closed_after - s.sent))
     if s.gate and count > 0:
         count, s.gate = 1, False
         s.next_free_ms = s.start_ms = first + max(spacing, 0 if s.probing else gate_ms(s))

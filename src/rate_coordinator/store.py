@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from redis.exceptions import RedisError, ResponseError
 
 from rate_coordinator import clock
+from rate_coordinator.allowances import Spread
 from rate_coordinator.connection import Endpoint, Link, unavailable
 from rate_coordinator.errors import ServerUnsuitable
 from rate_coordinator.keys import Keys
@@ -247,6 +248,17 @@ class Store:
             return await link.run(script("probe"), own + shared, told)
 
         return read_probe(await self._exchange(exchange))
+
+    async def spread(self, target: Target, spread: Spread) -> float:
+        """Let the fleet spread what is left; return how long a pace has to be kept, in seconds."""
+        keys = [self.keys.pace(target), self.keys.paces, self.keys.order]
+        told: list[Any] = [spread.rate, to_ms(spread.seconds), spread.next_rate, self.keys.notices]
+
+        async def exchange(link: Link) -> Any:
+            details = f"{write_names(target)},{self._details}"
+            return await link.run(script("spread"), keys, [*told, link.publish_with, target.encode(), details])
+
+        return int(await self._exchange(exchange)) / 1000
 
     async def forget_pace(self, target: Target, details: str) -> bool:
         """Forget a target's pace; return whether there was one."""

@@ -104,7 +104,8 @@ class Paces:
 
     def active(self, at: float) -> Iterator[tuple[Target, Pace]]:
         """Return every pace that is remembered."""
-        return ((target, pace) for target, pace in self._paces.items() if pace.forgotten_at > at)
+        # Copied whole: another thread may be reading.
+        return ((target, pace) for target, pace in self._paces.copy().items() if pace.forgotten_at > at)
 
     def limited(self, target: Target, forgotten_at: float) -> None:
         """A target was limited: its pace is remembered at least until a moment of this process's clock."""

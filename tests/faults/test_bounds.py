@@ -52,7 +52,7 @@ async def test_a_hundred_thousand_targets_leave_nothing_behind_on_either_side(se
         await coordinator.refresh()
         assert len(engine.mirror.limits()) <= 1
         assert len(engine.mirror.until) <= TRACKED_NAMES + BATCH
-        assert len(engine.log._ids) <= 2 * 1000
+        assert len(engine.log._entries) <= 2 * 1000
         await eventually(lambda: len(admin.keys("{test}:limit:*")) == 0)
         entries: Any = admin.xlen("{test}:events")
         assert entries <= 2 * 1000

@@ -21,6 +21,7 @@ from rate_coordinator.pacestate import PaceState, rate
 from rate_coordinator.probes import Probe
 from rate_coordinator.probing import begun, given_back, held, is_out, opening, refused, reopened, verify
 from rate_coordinator.scripts import read_script
+from rate_coordinator.spreading import SpreadState, spread, spread_rate, spread_taken, spread_turns
 from rate_coordinator.store import APPLIED_TTL_MS, FIRST_LIMIT_KEY, HORIZON_MS
 from rate_coordinator.targets import Target
 
@@ -31,6 +32,7 @@ MAX_EVENTS = 1000
 INITIAL_RATE = 7.3
 FIELDS = tuple(field.name for field in dataclasses.fields(PaceState))
 FLAGS = frozenset(field.name for field in dataclasses.fields(PaceState) if field.type == "bool")
+SPREAD_FIELDS = tuple(field.name for field in dataclasses.fields(SpreadState))
 PACE_FORM = "1"
 
 Value = str | int | float | bool | None
@@ -215,6 +217,10 @@ class Scripted:
             ).values()
         )
 
+    def spread(self, spread_rate: float, for_ms: int, next_rate: float) -> int:
+        """Tell what is left; return how long a pace has to be kept."""
+        return int(run("spread", spread_keys(), spread_arguments(spread_rate, for_ms, next_rate)))
+
     @property
     def limited_until_ms(self) -> int:
         """The limit's resume time; 0 for none."""
@@ -262,6 +268,15 @@ def probe_arguments(what: str, told: Probe, verify_ms: int, since_ms: int, retry
     return [str(value) for value in (*asked, *rest)]
 
 
+def spread_keys() -> list[str]:
+    return [KEYS.pace(TARGET), KEYS.paces, KEYS.order]
+
+
+def spread_arguments(spread_rate: float, for_ms: int, next_rate: float) -> list[str]:
+    told = [spread_rate, for_ms, next_rate, KEYS.notices, "PUBLISH", TARGET.encode(), f'{NAMES},"reporter":"r"']
+    return [str(value) for value in told]
+
+
 def turns_keys() -> list[str]:
     return [KEYS.pace(TARGET), KEYS.turns(TARGET), KEYS.paces, KEYS.events, KEYS.order]
 
@@ -284,7 +299,7 @@ class _Interpreter:
         self.lua = lupa.lua51.LuaRuntime(unpack_returned_tuples=True)
         globals_ = self.lua.globals()
         globals_.redis = self.lua.table_from({"call": self._call, "pcall": self._call, "error_reply": self._refuse})
-        self.scripts = {name: self.lua.compile(read_script(name)) for name in ("report", "turns", "probe")}
+        self.scripts = {name: self.lua.compile(read_script(name)) for name in ("report", "turns", "probe", "spread")}
         self.globals = globals_
 
     def _call(self, command: str, *arguments: str) -> object:
@@ -318,11 +333,23 @@ class Pure:
         self.redis = redis
         self.forget_ms = forget_ms
         self.state: PaceState | None = None
+        self.spread: SpreadState | None = None
 
     def expire(self) -> None:
         """Forget what Redis drops of itself."""
-        if self.state is not None and self.redis.time_ms > integer(self.until_ms(self.state)):
-            self.state = None
+        until_ms = self.until_ms()
+        if until_ms is not None and self.redis.time_ms > until_ms:
+            self.state = self.spread = None
+        if self.spread is not None and self.redis.time_ms >= self.spread.until_ms:
+            self.spread = None
+
+    def begin(self, state: PaceState) -> None:
+        """Begin a pace, in the place of all that was there."""
+        self.state, self.spread = state, None
+
+    def spreads(self, spread_rate: float, for_ms: int, next_rate: float) -> None:
+        self.expire()
+        self.spread = spread(self.spread, self.redis.time_ms, spread_rate, for_ms, next_rate)
 
     def limited(self, wait_ms: int, epoch: int | None, call_age_ms: int | None = None) -> None:
         self.expire()
@@ -332,6 +359,7 @@ class Pure:
         if state is None and epoch is None:
             return
         if state is None:
+            self.spread = None
             state = PaceState(epoch=now_ms, forget_ms=self.forget_ms)
             epoch = now_ms
         elif epoch is None:
@@ -343,22 +371,35 @@ class Pure:
 
     def take(
         self, others: int, wanted: int, unused: int = 0, served: int = 0, served_ms: int = 0
-    ) -> tuple[PaceState, pacing.Grant] | None:
+    ) -> tuple[PaceState | None, SpreadState | None, pacing.Grant] | None:
         self.expire()
-        if self.state is None:
+        now_ms, state, left = self.redis.time_ms, self.state, self.spread
+        if state is None and left is None:
             return None
-        now_ms, state = self.redis.time_ms, self.state
-        if served > 0:
+        if state is not None and served > 0:
             state = pacing.tell(state, now_ms, served, served_ms)
-        if unused > 0:
+        if state is not None and unused > 0:
             state = pacing.give_back(state, unused, unused_epoch(unused, state.epoch, state.pending))
-        state, grant = pacing.take(state, now_ms, 0, HORIZON_MS)
-        if wanted > 0 and grant.spacing_ms > 0:
-            share = max(1, math.ceil(HORIZON_MS / grant.spacing_ms / (others + 1)))
-            state, grant = pacing.take(state, now_ms, min(wanted, share), HORIZON_MS)
+        if left is not None and unused > 0:
+            left = spread_taken(left, now_ms, -unused)
+        paced, due = pacing.Grant(0, 0, 0), pacing.Grant(0, 0, max(0, wanted))
+        if state is not None:
+            state, paced = pacing.take(state, now_ms, 0, HORIZON_MS)
+        if left is not None:
+            due = spread_turns(left, now_ms, wanted, HORIZON_MS)
+        granted = 0
+        if wanted > 0 and (paced.spacing_ms > 0 or state is None):
+            share = max(1, math.ceil(HORIZON_MS / max(paced.spacing_ms, due.spacing_ms) / (others + 1)))
+            granted = min(wanted, share, due.count)
+            if state is not None and due.count > 0:
+                state, paced = pacing.take(state, now_ms, granted, HORIZON_MS)
+                granted = paced.count
+            if left is not None:
+                left = spread_taken(left, now_ms, granted)
         if wanted >= 0:
-            self.state = state
-        return state, grant
+            self.state, self.spread = state, left
+        first_ms, spacing_ms = max(paced.first_ms, due.first_ms), max(paced.spacing_ms, due.spacing_ms)
+        return state, left, pacing.Grant(first_ms, spacing_ms, granted)
 
     def probe(
         self, what: str, told: Probe, verify_ms: int, since_ms: int, retry_ms: int, limited_until_ms: int
@@ -367,23 +408,24 @@ class Pure:
         self.expire()
         now_ms, state = self.redis.time_ms, self.state
         if what == "begins":
-            self.state = state or begun(now_ms, INITIAL_RATE, self.forget_ms, now_ms)
+            if state is None:
+                self.begin(begun(now_ms, INITIAL_RATE, self.forget_ms, now_ms))
             return True, 0, False
         if what == "opens":
             if state is None:
-                self.state = opening(now_ms, told.resume_at_ms, self.forget_ms, now_ms, probed=False)
+                self.begin(opening(now_ms, told.resume_at_ms, self.forget_ms, now_ms, probed=False))
             else:
                 self.state = reopened(state, told.resume_at_ms)
             return True, 0, False
         if what == "verifies":
             if limited_until_ms != told.resume_at_ms or limited_until_ms <= now_ms:
                 return False, 1000, False
-            if state is None:
-                state = opening(now_ms, told.resume_at_ms, self.forget_ms, now_ms, probed=False)
-            state, wait_ms = verify(reopened(state, told.resume_at_ms), now_ms, verify_ms, since_ms)
+            before = state or opening(now_ms, told.resume_at_ms, self.forget_ms, now_ms, probed=False)
+            tried, wait_ms = verify(reopened(before, told.resume_at_ms), now_ms, verify_ms, since_ms)
             if wait_ms:
                 return False, wait_ms, False
-            self.state = state
+            self.state = tried
+            self.spread = None if state is None else self.spread
             return True, 0, False
         if state is None or not is_out(state) or (state.epoch, state.probe_ms) != (told.epoch, told.probe_ms):
             return False, 0, False
@@ -398,16 +440,24 @@ class Pure:
             state = given_back(state, 0)
         elif limited_until_ms > now_ms or state.pending:
             lifted = limited_until_ms > now_ms
+            self.spread = None
             state = opening(now_ms, now_ms, state.forget_ms, max(now_ms, state.epoch + 1), probed=True)
         else:
             state = pacing.succeeded(state, now_ms, 1, state.epoch)
         self.state = state
         return True, 0, lifted
 
-    @staticmethod
-    def until_ms(state: PaceState) -> float:
-        """Return when a pace is forgotten."""
+    def until_ms(self) -> int | None:
+        """Return when all of it is forgotten; None where there is nothing."""
+        until_ms = forgotten_at(self.state, self.spread)
+        return None if until_ms is None else integer(until_ms)
+
+
+def forgotten_at(state: PaceState | None, spread: SpreadState | None) -> float | None:
+    """Return when a pace is forgotten, and what is spread with it."""
+    if state is not None:
         return max(state.limited_ms, state.resume_ms) + max(state.forget_ms, 2 * state.period_ms)
+    return spread.until_ms if spread is not None else None
 
 
 _values = attrgetter(*FIELDS)
@@ -416,7 +466,7 @@ _begun = dict(zip(FIELDS, _values(PaceState()), strict=True))
 
 def unpack(stored: dict[str, str]) -> dict[str, float]:
     """Return the numbers of a stored state; those that no turn was taken after yet are as they begin."""
-    assert stored["form"] == PACE_FORM
+    assert stored.get("form", PACE_FORM) == PACE_FORM
     return _begun | {name: float(value) for name, value in stored.items() if name in _begun}
 
 
@@ -445,17 +495,28 @@ class Both:
         self.pure.limited(wait_ms, epoch, call_age_ms)
         self.compare()
 
+    def spread(self, spread_rate: float, for_ms: int, next_rate: float) -> None:
+        told_ms = self.scripted.spread(spread_rate, for_ms, next_rate)
+        self.pure.spreads(spread_rate, for_ms, next_rate)
+        self.compare()
+        until_ms = self.pure.until_ms()
+        assert until_ms is not None
+        assert told_ms == until_ms - self.redis.time_ms
+
     def take(self, client: str, wanted: int, unused: int = 0, served: int = 0, served_ms: int = 0) -> Taken | None:
         taken = self.scripted.take(client, wanted, unused, served, served_ms)
         expected = self.pure.take(self.scripted.waiting - (wanted > 0), wanted, unused, served, served_ms)
         self.compare()
         assert (taken is None) == (expected is None)
         if taken is not None and expected is not None:
-            state, grant = expected
-            assert (taken.epoch, taken.granted) == (state.epoch, grant.count)
-            assert (taken.spacing_ms, taken.rate, taken.ceiling) == (grant.spacing_ms, rate(state), state.ceiling)
-            assert taken.forgets_ms == integer(Pure.until_ms(state) - self.redis.time_ms)
-            assert taken.probe_ms == (state.probe_ms if grant.count and is_out(state) else 0)
+            state, left, grant = expected
+            now_ms = self.redis.time_ms
+            assert (taken.epoch, taken.granted) == (state.epoch if state else 0, grant.count)
+            rates = ([rate(state)] if state else []) + ([spread_rate(left, now_ms)] if left else [])
+            assert (taken.spacing_ms, taken.rate) == (grant.spacing_ms, min(rates))
+            assert taken.ceiling == (state.ceiling if state else 0)
+            assert taken.forgets_ms == integer((forgotten_at(state, left) or 0) - now_ms)
+            assert taken.probe_ms == (state.probe_ms if state and grant.count and is_out(state) else 0)
             if taken.granted or wanted <= 0:
                 assert taken.first_ms == grant.first_ms
         return taken
@@ -476,7 +537,10 @@ class Both:
 
     def compare(self) -> None:
         """All numbers are the same to the last bit."""
-        stored = self.scripted.stored
-        assert (stored is None) == (self.state is None)
+        stored, spread = self.scripted.stored, self.pure.spread
+        assert (stored is None or "form" not in stored) == (self.state is None)
         if stored is not None and self.state is not None:
             assert unpack(stored) == numbers(self.state)
+        if spread is not None:
+            assert stored is not None
+            assert {name: float(stored[name]) for name in SPREAD_FIELDS} == dataclasses.asdict(spread)

@@ -15,21 +15,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rate_coordinator import pacestate
+from rate_coordinator.allowances import Spread
 from rate_coordinator.connection import Endpoint
 from rate_coordinator.pacestate import PaceState
 from rate_coordinator.probes import Probe
 from rate_coordinator.replies import WireReport
 from rate_coordinator.scripts import Script, read_script
+from rate_coordinator.spreading import SPREAD_GRACE_MS
 from rate_coordinator.store import Store
 from rate_coordinator.turns import LOOKS, TurnRequest
 from tests.pacing import scripted
-from tests.pacing.scripted import FIELDS, FLAGS, PACE_FORM, TARGET, Both
+from tests.pacing.scripted import FIELDS, FLAGS, PACE_FORM, SPREAD_FIELDS, TARGET, Both
 from tests.pacing.simulate import FixedWindow, Guessed, SlidingWindow, Tiers, TokenBucket, Upstream
 
 STARTED_MS = 1_750_000_000_123
 CLIENTS = ("a", "b", "c")
 
-each_script = pytest.mark.parametrize("name", ["report", "turns", "probe"])
+each_script = pytest.mark.parametrize("name", ["report", "turns", "probe", "spread"])
 
 
 # Names and numbers.
@@ -54,6 +56,7 @@ def listed(name: str, table: str) -> list[str]:
 
 def test_all_that_is_remembered_is_stored() -> None:
     assert tuple(listed("turns", "PACE_FIELDS")) == FIELDS
+    assert tuple(listed("turns", "SPREAD_FIELDS")) == SPREAD_FIELDS
 
 
 def test_what_is_stored_of_a_flag_is_read_as_one() -> None:
@@ -70,9 +73,10 @@ def test_what_a_refusal_reads_and_writes_is_what_turns_remember() -> None:
 
 @each_script
 def test_a_scripts_constants_are_the_librarys(name: str) -> None:
-    shared = {constant: value for constant, value in constants(name).items() if hasattr(pacestate, constant)}
+    known = {**vars(pacestate), "SPREAD_GRACE_MS": SPREAD_GRACE_MS}
+    shared = {constant: value for constant, value in constants(name).items() if constant in known}
 
-    assert shared == {constant: getattr(pacestate, constant) for constant in shared}
+    assert shared == {constant: known[constant] for constant in shared}
     assert shared
 
 
@@ -106,7 +110,7 @@ class Link:
 
     async def run(self, script: Script, keys: list[str], arguments: list[Any]) -> Any:
         self.ran.append((script.name, keys, [str(argument) for argument in arguments]))
-        answers: dict[str, Any] = {"turns": None, "report": [b'{"epoch":"e","results":[]}', b"1"]}
+        answers: dict[str, Any] = {"turns": None, "spread": b"100", "report": [b'{"epoch":"e","results":[]}', b"1"]}
         return answers.get(script.name, [b"0", b"0", b"0", b"0", b"", b""])
 
 
@@ -138,10 +142,11 @@ def test_the_scripts_are_given_here_what_the_library_gives_them() -> None:
         await store.take_turns(scripted.TARGET, TurnRequest(4, 3, 7, 2, 1))
         await store.report(1, [report])
         await store.probe("back", probe, 5, 0.25, 1.5, scripted.INITIAL_RATE)
+        await store.spread(scripted.TARGET, Spread(2.5, 30, 0.5))
 
     asyncio.run(call())
 
-    (turns, turn_keys, turn_arguments), (reports, report_keys, report_arguments), probed = link.ran
+    (turns, turn_keys, turn_arguments), (reports, report_keys, report_arguments), probed, spread = link.ran
     assert (turns, turn_keys) == ("turns", scripted.turns_keys())
     assert turn_arguments[1:] == scripted.turns_arguments("any", 4, 3, 7, 2, 1)[1:]
     expected = scripted.report_arguments(1, 100_000, 1500, 7, 30)
@@ -153,6 +158,7 @@ def test_the_scripts_are_given_here_what_the_library_gives_them() -> None:
     assert [told for told, own in zip(probed[2], expected, strict=True) if own not in ("token", expected[-1])] == [
         told for told in expected if told not in ("token", expected[-1])
     ]
+    assert spread == ("spread", scripted.spread_keys(), scripted.spread_arguments(2.5, 30_000, 0.5))
 
 
 # Histories.
@@ -179,7 +185,9 @@ probes = st.tuples(
     st.sampled_from([0, 0, 500]),
     st.sampled_from([0, 1000]),
 )
-steps = st.tuples(pauses_ms, st.one_of(refusals, takes, takes, probes))
+rates = st.one_of(st.sampled_from([0.01, 0.5, 2.0, 100.0]), st.floats(1e-4, 1e4))
+spreads = st.tuples(st.just("spread"), rates, st.one_of(st.integers(50, 5000), st.integers(50, 3_600_000)), rates)
+steps = st.tuples(pauses_ms, st.one_of(refusals, takes, takes, probes, spreads))
 
 
 def told_epoch(both: Both, which: int | str) -> int | None:
@@ -212,6 +220,8 @@ def test_the_scripts_and_the_pure_functions_agree_after_every_step(
             if news == "opens":
                 told = told._replace(resume_at_ms=both.redis.time_ms - ago_ms)
             both.probe(news, told, verify_ms, both.redis.time_ms - ago_ms, retry_ms)
+        elif what == "spread":
+            both.spread(*values)
         else:
             both.take(*values)
 

@@ -254,3 +254,15 @@ async def test_of_many_targets_those_are_forgotten_that_nobody_calls_at_a_pace(
     assert len(given.paces.forgotten_at) <= 11
     assert OPENAI in given.dispenser._lanes
     assert given.paces.remembered(OPENAI, clock.now())
+
+
+def test_paces_that_are_being_told_may_change_meanwhile() -> None:
+    paces = Paces()
+    for name in ("openai", "gemini"):
+        paces.limited(Target(name), 10.0)
+    told = paces.active(0.0)
+    first = next(told)
+
+    paces.limited(Target("github"), 10.0)
+
+    assert [target.backend for target, _ in (first, *told)] == ["openai", "gemini"]

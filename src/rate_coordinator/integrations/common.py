@@ -31,7 +31,8 @@ def names_of(
     named = backend(request) if callable(backend) else backend if backend is not None else host
     name, model = named if isinstance(named, tuple) else (named, None)
     if not name:
-        raise ValueError(f"a backend must have a name, but of {request!r:.80} it is {named!r:.80}")
+        # Not the request itself: keys can be in its URL.
+        raise ValueError(f"a backend must have a name, but that of a {type(request).__name__} is {named!r:.80}")
     return name, model
 
 
