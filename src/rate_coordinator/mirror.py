@@ -129,14 +129,9 @@ class Mirror:
             self.model_until[target.backend, target.model] = self.deadline(target)
 
     def active(self, at: float) -> list[tuple[Target, float, Limit | None]]:
-<<<<<<< HEAD
         """Return target, deadline and limit of all that is limited at a moment; no limit where only presumed."""
-        targets = self._limits.keys() | self._presumed.keys()
-=======
-        """Return target, deadline and limit of all that is limited at a moment; no limit where only held."""
         # Copied whole: another thread may be reading.
-        targets = self._limits.copy().keys() | self._held.copy().keys()
->>>>>>> main
+        targets = self._limits.copy().keys() | self._presumed.copy().keys()
         deadlines = ((target, self.deadline(target)) for target in targets)
         return [(target, deadline, self._limits.get(target)) for target, deadline in deadlines if deadline > at]
 
