@@ -20,10 +20,12 @@ from rate_coordinator import (
     LimitWaitTimeout,
     Notice,
     RateLimitCoordinator,
+    clock,
 )
-from rate_coordinator.holds import LONGEST_NOTE
+from rate_coordinator.holds import LONGEST_NOTE, HoldOrder
 from rate_coordinator.replies import HoldReply, Reply, WireHold
 from rate_coordinator.store import Store
+from rate_coordinator.targets import Target
 from tests.conftest import Make, Place
 from tests.faults.proxy import Proxy
 from tests.servers import RedisServer, eventually
@@ -396,6 +398,29 @@ async def test_a_hold_whose_reply_is_lost_is_applied_once(monkeypatch: pytest.Mo
         await two.refresh()
         for coordinator in (one, two):
             assert left(coordinator) == about(60.0)
+
+
+async def test_a_hold_that_cannot_be_put_back_yet_is_kept_until_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    hold, attempts = Store.hold, 0
+    async with RateLimitCoordinator.from_url("memory://", command_timeout=0.2) as coordinator:
+
+        async def fail_at_first(store: Store, number: int, order: WireHold) -> tuple[Reply, HoldReply]:
+            nonlocal attempts
+            attempts += 1
+            if attempts <= 4:
+                raise CoordinatorUnavailable("not yet")
+            return await hold(store, number, order)
+
+        monkeypatch.setattr(Store, "hold", fail_at_first)
+        order = HoldOrder(Target("openai"), 60_000, "maintenance", clock.now(), age_ms=1000, restores="1-1")
+        await coordinator._engine.outbox.restore(order)
+        assert left(coordinator) == about(60.0), "in this process it counts at once"
+        assert not is_held(coordinator)
+        with pytest.raises(CoordinatorUnavailable, match="claude was not held"):
+            await coordinator.hold("claude", 60.0)
+        await eventually(lambda: is_held(coordinator))
+        assert [(event.kind, event.restores) for event in await coordinator.events()] == [("hold", "1-1")]
+        assert (await coordinator.report_rate_limit("claude", 1.0)).delivered
 
 
 async def test_where_redis_is_away_nothing_is_held_or_released_and_the_caller_is_told(
