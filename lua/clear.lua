@@ -138,7 +138,7 @@ end
 -- As in hold.lua.
 local function read_hold(field)
   local record = redis.call('HGET', holds_key, field) or ''
-  local until_ms, id, wait_ms, members = string.match(record, '^(%d+)|([^|]*)|(%d+)|(.*)$')
+  local until_ms, id, wait_ms, members = string.match(record, '^(%d+)|([%d-]*)|(%d+)|("%l.+)$')
   if not until_ms then
     return nil
   end

@@ -94,7 +94,8 @@ end
 
 local function read_hold(field)
   local record = redis.call('HGET', holds_key, field) or ''
-  local until_ms, id, its_wait_ms, members = string.match(record, '^(%d+)|([^|]*)|(%d+)|(.*)$')
+  -- Garbage is none, so that it gets into no JSON.
+  local until_ms, id, its_wait_ms, members = string.match(record, '^(%d+)|([%d-]*)|(%d+)|("%l.+)$')
   if not until_ms then
     return nil
   end
@@ -213,11 +214,8 @@ publish('{"version":1,"kind":"limit"' .. head .. ',"resume_at_ms":' .. resume_at
   .. ',' .. told .. '}')
 
 -- Later than need be, as reports do it.
-local expires_at = tonumber(order[4] or 0) or 0
-if resume_at_ms > expires_at then
-  expires_at = resume_at_ms + EXPIRY_SLACK_MS
-  redis.call('PEXPIREAT', active_key, integer(expires_at))
-  redis.call('PEXPIREAT', causes_key, integer(expires_at))
-end
-redis.call('HSET', order_key, 'notice', event_id, 'expires_at', integer(expires_at))
+local expires_at = integer(math.max(tonumber(order[4] or 0) or 0, resume_at_ms + EXPIRY_SLACK_MS))
+redis.call('PEXPIREAT', active_key, expires_at)
+redis.call('PEXPIREAT', causes_key, expires_at)
+redis.call('HSET', order_key, 'notice', event_id, 'expires_at', expires_at)
 return answer('1', '[' .. resume_at .. ',' .. limit_wait_ms .. ',{' .. told .. '}]')

@@ -130,7 +130,7 @@ end
 -- As in hold.lua.
 local function read_hold(field)
   local record = any_held and redis.call('HGET', holds_key, field) or ''
-  local until_ms, wait_ms, details = string.match(record, '^(%d+)|[^|]*|(%d+)|(.*)$')
+  local until_ms, wait_ms, details = string.match(record, '^(%d+)|[%d-]*|(%d+)|("%l.+)$')
   if not until_ms then
     return nil
   end

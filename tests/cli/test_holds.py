@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from tests.cli.programs import Cli
@@ -41,7 +43,7 @@ def test_a_release_tells_whether_it_was_held_and_what_is_left(cli: Cli) -> None:
     assert cli("release", "openai").out == "openai was not held\n"
     cli("hold", "openai", "--for", "2h")
     assert cli("report", "openai", "600").out.startswith("openai stays limited for 7")
-    assert cli("release", "openai").out.startswith("openai is released; it stays limited for 5")
+    assert re.match(r"openai is released; it stays limited for (599|600)\.", cli("release", "openai").out)
     cli("hold", "claude", "--for", "90m")
     assert cli("release", "claude", "--json").json == {
         **{"target": "claude", "backend": "claude", "model": None},

@@ -59,7 +59,7 @@ async def test_a_key_of_a_wrong_type_is_removed_with_one_warning_and_fails_no_re
 
 async def test_records_of_holds_that_make_no_sense_are_no_holds(real: Place, make: Make, admin: redis.Redis) -> None:
     coordinator = await make()
-    for record in ("garbage", "", "9" * 400 + "|x|1|", f"{2**53}|1-1||"):
+    for record in ("garbage", "", "9" * 400 + "|1-1|1|", f"{2**53}|1-1||", f"{2**53}|1-1|5|garbage", '5|"|5|"a":1'):
         admin.hset(real.keys.holds, "openai", record)
         admin.hset(real.keys.holds, "openai:reports", record)
         assert (await coordinator.report_rate_limit("openai", 60.0)).delivered
