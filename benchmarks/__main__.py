@@ -16,6 +16,7 @@ FIGURES = {
     "reports": "a report against a bare EVALSHA, alone and in a storm",
     "waiters": "10,000 tasks that wait for one backend",
     "listeners": "from a report to the last of many coordinators",
+    "imports": "import rate_coordinator against the import of redis and pydantic",
 }
 LONG_FIGURES = {"outages": "what redis-py and the library lose in a fail-over, and how long they are deaf"}
 """Only measured when they are named: no ratios, and most of their time is spent on waiting."""

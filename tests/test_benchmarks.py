@@ -19,7 +19,7 @@ from tests.servers import running
 from tests.topologies import within
 
 ROOT = Path(__file__).resolve().parents[1]
-FIGURES = ["reads", "notices", "reports", "waiters", "listeners"]
+FIGURES = ["reads", "notices", "reports", "waiters", "listeners", "imports"]
 
 
 def start(*arguments: str, module: str = "benchmarks") -> subprocess.Popen[str]:

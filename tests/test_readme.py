@@ -94,7 +94,14 @@ def test_each_command_of_a_session_runs(block: Block, own_server: RedisServer) -
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
-    for said in ("openai/gpt-4o is limited for 42", "go\n", "job nightly, sheet 7", "cleared 1 limit", "round_trip"):
+    for said in (
+        "openai/gpt-4o is limited for 42",
+        "go\n",
+        "in turn\n",
+        "job nightly, sheet 7",
+        "cleared 1 limit",
+        "round_trip",
+    ):
         assert said in done.stdout
 
 

@@ -15,6 +15,7 @@ from rate_coordinator.errors import (
     WrongEventLoop,
 )
 from rate_coordinator.findings import Finding
+from rate_coordinator.metering import Meter
 from rate_coordinator.models import (
     ActiveLimit,
     Explanation,
@@ -45,6 +46,7 @@ __all__ = [
     "Health",
     "Hold",
     "LimitWaitTimeout",
+    "Meter",
     "Notice",
     "NoticeHandle",
     "NoticeStream",

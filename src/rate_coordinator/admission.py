@@ -44,8 +44,12 @@ class Admission:
         began = clock.now()
         await self._gate.ready()
         gives_up_at = None if self._timeout is None else began + self._timeout
-        self._entry = await self._gate.enter(self._target, self._priority, gives_up_at)
-        self.waited_seconds = clock.now() - began
+        try:
+            self._entry = await self._gate.enter(self._target, self._priority, gives_up_at)
+        finally:
+            self.waited_seconds = clock.now() - began
+            if self._gate.meters.all:
+                self._gate.meters.waited(self._target, self.waited_seconds, cleared=self._entry is not None)
         return self
 
     async def __aexit__(

@@ -83,6 +83,20 @@ class ServerClock:
             self.generation += 1
             self._lowest, self._highest = lowest, math.inf
 
+    def age_seconds(self, server_ms: int, at: float) -> float | None:
+        """Return how long ago it was so late on the server's clock, in seconds, within half a round trip.
+
+        Args:
+            server_ms: A moment on the server's clock, in milliseconds.
+            at: The present one, in seconds on this process's clock.
+
+        Returns:
+            0.0 or more; None where no round trip has told the server's clock since it was last set.
+        """
+        if self._lowest is None or math.isinf(self._highest):
+            return None
+        return max(0.0, (self._lowest + self._highest) / 2 + at - server_ms / 1000)
+
     def estimate_ms(self, at: float) -> int | None:
         """Return the server's clock at a moment of this process's, in milliseconds; None before a round trip."""
         return None if self._lowest is None else int((self._lowest + at) * 1000)

@@ -24,18 +24,25 @@ class Condition:
         self._address = address
         self._hears = True
         self._delivers = True
-        self._since: float | None = None
+        # How long earlier outages lasted, and since when there is one: together, because other threads read them.
+        self._outages: tuple[float, float | None] = (0.0, None)
 
     @property
     def degraded(self) -> bool:
         """Whether there is an outage."""
-        return self._since is not None
+        return self._outages[1] is not None
 
     @property
     def degraded_seconds(self) -> float:
         """For how long there has been one; 0.0 when there is none."""
-        since = self._since
+        _, since = self._outages
         return 0.0 if since is None else clock.now() - since
+
+    @property
+    def degraded_total_seconds(self) -> float:
+        """For how long all outages lasted together, the present one included."""
+        before, since = self._outages
+        return before if since is None else before + clock.now() - since
 
     def failed(self, error: object) -> None:
         """Keep what went wrong last."""
@@ -51,17 +58,21 @@ class Condition:
         self._delivers = works
         self._judge()
 
+    def closed(self) -> None:
+        """Nobody hears or writes any more, which is no outage."""
+        self._outages = (self.degraded_total_seconds, None)
+
     def _judge(self) -> None:
         fine = self._hears and self._delivers
-        if fine == (self._since is None):
+        if fine == (not self.degraded):
             return
         told = {"address": self._address, "error": self.last_error}
         if not fine:
-            self._since = clock.now()
+            self._outages = (self.degraded_total_seconds, clock.now())
             logger.warning("Redis cannot be heard or written; going on from what is known", extra=told)
             return
         logger.info(
             "Redis is heard and written again",
             extra={"address": self._address, "degraded_seconds": round(self.degraded_seconds, 3)},
         )
-        self._since = None
+        self._outages = (self.degraded_total_seconds, None)

@@ -16,6 +16,7 @@ from rate_coordinator.eventlog import RECENT_SECONDS
 from rate_coordinator.explain import describe_limits, explain
 from rate_coordinator.holding import Holding
 from rate_coordinator.keys import DEFAULT_NAMESPACE, Keys
+from rate_coordinator.metering import Meter
 from rate_coordinator.models import (
     ActiveLimit,
     Explanation,
@@ -373,10 +374,8 @@ class RateLimitCoordinator(Calls, Holding):
         targets = [Target.of(backend, model)]
         gives_up_at = _gives_up_at(began, timeout)
         await self._engine.ready()
-        if self._engine.waiters.clear_now(targets) is not None:
-            return 0.0
-        await self._engine.waiters.wait(targets, gives_up_at)
-        return clock.now() - began
+        _, waited = await self._engine.wait(targets, began, gives_up_at)
+        return waited
 
     async def wait_until_any_clear(self, backends: Sequence[AnyItem], timeout: float | None = None) -> AnyItem:
         """Wait until the first of several backends may be called: for falling back from one provider to another.
@@ -394,10 +393,12 @@ class RateLimitCoordinator(Calls, Holding):
             CoordinatorUnavailable: This was the first use, and it could not be started.
             CoordinatorMisuse: It is closed, also while waiting, or belongs to another event loop or process.
         """
-        gives_up_at = _gives_up_at(clock.now(), timeout)
+        began = clock.now()
+        gives_up_at = _gives_up_at(began, timeout)
         items = {target: item for target, item in reversed([*zip(read_items(backends), backends, strict=True)])}
         await self._engine.ready()
-        return items[await self._engine.waiters.wait(list(reversed(items)), gives_up_at)]
+        cleared, _ = await self._engine.wait(list(reversed(items)), began, gives_up_at)
+        return items[cleared]
 
     def notices(self) -> NoticeStream:
         """Listen to every change that any process makes, from this call on: ``async for notice in c.notices()``.
@@ -429,6 +430,21 @@ class RateLimitCoordinator(Calls, Holding):
         """
         self._engine.check_open()
         return self._engine.hub.add(callback)
+
+    def add_meter(self, meter: Meter) -> None:
+        """Tell a meter of every wait, report and change from now on, at once and without losing any.
+
+        ``rate_coordinator.integrations`` has those for Prometheus and OpenTelemetry. Without any, nothing is told and
+        nothing paid.
+
+        Args:
+            meter: Counts; see there. One that was added before is told once.
+        """
+        self._engine.meters.add(meter)
+
+    def remove_meter(self, meter: Meter) -> None:
+        """Tell a meter nothing more; does nothing if it was not added."""
+        self._engine.meters.remove(meter)
 
     async def events(
         self, since: datetime | timedelta | float | str | None = None, count: int | None = None

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from rate_coordinator import clock
+from rate_coordinator import clock, timers
 from rate_coordinator.errors import CoordinatorError, LimitWaitTimeout
 from rate_coordinator.mirror import Mirror
 from rate_coordinator.models import PaceStatus
@@ -159,7 +159,7 @@ class Dispenser:
         self._serve(lane)
         timeout = None if gives_up_at is None else max(0.0, gives_up_at - clock.now())
         try:
-            async with asyncio.timeout(timeout):
+            async with timers.timeout(timeout):
                 turn = await waiter.future
         except BaseException as error:
             if waiter.future.done() and not waiter.future.cancelled() and waiter.future.exception() is None:
@@ -320,7 +320,7 @@ class Dispenser:
         seconds = until - clock.now()
         if seconds > 0:
             try:
-                async with asyncio.timeout(seconds):
+                async with timers.timeout(seconds):
                     await lane.news.wait()
             except TimeoutError:
                 return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from datetime import UTC, datetime
 from typing import Literal
@@ -28,6 +29,7 @@ from rate_coordinator.eventlog import EventLog
 from rate_coordinator.gate import Gate
 from rate_coordinator.holds import HoldOrder, held_result
 from rate_coordinator.keys import Keys
+from rate_coordinator.metering import Meters
 from rate_coordinator.mirror import Limit, Mirror
 from rate_coordinator.models import Health, PaceStatus, Reason, ReportResult
 from rate_coordinator.notices import NoticeHub
@@ -66,6 +68,7 @@ class Engine:
         self.log = EventLog(settings.max_events)
         self.waiters = Waiters(self.mirror, settings.wake_margin_seconds, settings.wake_jitter_seconds)
         self.hub = NoticeHub(settings.notice_buffer)
+        self.meters = Meters()
         self.store = Store(endpoint, self.keys, settings.max_events, settings.forget_after, settings.reporter)
         self.paces = Paces()
         self.dispenser = Dispenser(self.store, self.paces, self.mirror, lambda: self.condition.degraded)
@@ -88,6 +91,7 @@ class Engine:
             self.spreader,
             self.ready,
             self._report_refusal,
+            self.meters,
         )
         self.synchroniser = Synchroniser(
             self.store,
@@ -95,6 +99,7 @@ class Engine:
             self.log,
             self.waiters,
             self.hub,
+            self.meters,
             self.paces,
             self.dispenser,
             self.prober,
@@ -184,7 +189,21 @@ class Engine:
 
     async def report(self, report: Report) -> ReportResult:
         """See ``Outbox.report``."""
+        self.meters.reported(report.target, report.wait.asked_seconds, report.reason)
         return await self.outbox.report(report)
+
+    async def wait(self, targets: Sequence[Target], began: float, gives_up_at: float | None) -> tuple[Target, float]:
+        """See ``Waiters.wait``; return as well for how many seconds it was waited, 0.0 where one was clear at once."""
+        cleared = self.waiters.clear_now(targets)
+        if cleared is not None:
+            self.meters.waited(cleared, 0.0, cleared=True)
+            return cleared, 0.0
+        try:
+            cleared = await self.waiters.wait(targets, gives_up_at)
+        finally:
+            seconds = clock.now() - began
+            self.meters.waited(cleared or targets[0], seconds, cleared=cleared is not None)
+        return cleared, seconds
 
     async def pace(self, target: Target) -> PaceStatus | None:
         """Ask Redis for a target's pace."""
@@ -265,8 +284,10 @@ class Engine:
             address=self.endpoint.address,
             namespace=self.settings.namespace,
             degraded_seconds=self.condition.degraded_seconds if self.state == "running" else 0.0,
+            degraded_total_seconds=self.condition.degraded_total_seconds,
             last_error=self.condition.last_error,
             round_trip_seconds=self.store.round_trip_seconds,
+            notice_delay_seconds=self.synchroniser.notice_delay_seconds,
             notices_received=self.subscription.received,
             notices_unreadable=self.subscription.unreadable,
             notices_newer=self.subscription.newer,
@@ -358,6 +379,7 @@ class Engine:
 
     async def _end(self) -> None:
         self.state = "closed"
+        self.condition.closed()
         self.mirror.forget_readers()
         if self.outbox.buffered:
             logger.warning("reports were never delivered", extra={"reports": self.outbox.buffered})

@@ -12,6 +12,7 @@ from rate_coordinator import clock
 from rate_coordinator.dispenser import Dispenser
 from rate_coordinator.errors import LimitWaitTimeout
 from rate_coordinator.hints import Hints, Slots
+from rate_coordinator.metering import Meters
 from rate_coordinator.mirror import Limit, Mirror
 from rate_coordinator.models import Reason, ReportResult
 from rate_coordinator.prober import RETRY_SECONDS, Prober
@@ -59,6 +60,7 @@ class Gate:
         spreader: Is told what is left of limits.
         ready: Makes sure that the coordinator is started.
         report: Sends a report.
+        meters: Told how long each call waited.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class Gate:
         spreader: Spreader,
         ready: Callable[[], Awaitable[None]],
         report: Report,
+        meters: Meters,
     ) -> None:
         self.avoided = 0
         """Calls that were not made, or not yet, because a limit was known."""
@@ -78,6 +81,7 @@ class Gate:
         self.ready = ready
         self.report = report
         self.spreader = spreader
+        self.meters = meters
         self._mirror = mirror
         self._paces = paces
         self._waiters = waiters

@@ -7,6 +7,7 @@ import heapq
 import math
 from dataclasses import dataclass, field
 
+from rate_coordinator import timers
 from rate_coordinator.targets import Target
 
 
@@ -41,7 +42,7 @@ class Slots:
         waiter = _Waiter(priority, order, asyncio.get_running_loop().create_future())
         heapq.heappush(self._waiters, waiter)
         try:
-            async with asyncio.timeout(timeout):
+            async with timers.timeout(timeout):
                 await waiter.future
         except BaseException:
             if waiter.future.done() and not waiter.future.cancelled():

@@ -341,10 +341,14 @@ class Health(_Frozen):
     namespace: str
     degraded_seconds: float = 0.0
     """For how long it has been degraded; 0.0 when it is not."""
+    degraded_total_seconds: float = 0.0
+    """For how long it has been degraded altogether."""
     last_error: str | None = None
     """What went wrong last, without secrets; kept after recovery."""
     round_trip_seconds: float | None = None
     """Latest measured round trip of a script call."""
+    notice_delay_seconds: float | None = None
+    """How long the latest notice was on its way from Redis, within half a round trip; None where that is not known."""
     notices_received: int = 0
     notices_unreadable: int = 0
     """Messages on the channel that were no notices: too large, no JSON, or of wrong content."""

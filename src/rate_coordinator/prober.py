@@ -9,8 +9,9 @@ import asyncio
 import logging
 import math
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 
-from rate_coordinator import clock
+from rate_coordinator import clock, timers
 from rate_coordinator.errors import CoordinatorError
 from rate_coordinator.mirror import Limit, Mirror
 from rate_coordinator.models import EntryId
@@ -128,7 +129,9 @@ class Prober:
             self._sleeping.setdefault(target, set()).add(news)
         try:
             timeout = seconds if math.isfinite(seconds) else None
-            await asyncio.wait([waiting, news], timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+            with suppress(TimeoutError):
+                async with timers.timeout(timeout):
+                    await asyncio.wait([waiting, news], return_when=asyncio.FIRST_COMPLETED)
         finally:
             for target in targets:
                 self._wakes(target, news)
@@ -213,7 +216,7 @@ class Prober:
     async def _hold(self, probe: Probe) -> None:
         until = clock.now() + LONGEST_HELD_SECONDS
         while clock.now() < until:
-            await asyncio.sleep(HOLD_SECONDS)
+            await timers.sleep(HOLD_SECONDS)
             answer = await self._ask(probe, "held")
             if answer is not None and not answer.given:
                 return

@@ -15,6 +15,7 @@ from rate_coordinator.dispenser import Dispenser
 from rate_coordinator.errors import CoordinatorUnavailable, ServerUnsuitable
 from rate_coordinator.eventlog import RECENT_SECONDS, EventLog
 from rate_coordinator.findings import judge_eviction, passes_by_itself
+from rate_coordinator.metering import Meters
 from rate_coordinator.mirror import Limit, Mirror
 from rate_coordinator.models import FIRST_ID, EntryId, Notice, RateLimitEvent
 from rate_coordinator.notices import NoticeHub
@@ -46,6 +47,7 @@ class Synchroniser:
         log: The events.
         waiters: Told of every change of a limit.
         hub: Told of every notice, once.
+        meters: Told likewise.
         paces: The paces.
         dispenser: Told of every change of a pace, or of a limit that a pace follows.
         prober: Told of every probe that has come to its end.
@@ -60,6 +62,7 @@ class Synchroniser:
         log: EventLog,
         waiters: Waiters,
         hub: NoticeHub,
+        meters: Meters,
         paces: Paces,
         dispenser: Dispenser,
         prober: Prober,
@@ -67,11 +70,13 @@ class Synchroniser:
         restore: Callable[[list[Limit]], Awaitable[None]],
     ) -> None:
         self.resyncs = 0
+        self.notice_delay_seconds: float | None = None
         self._store = store
         self._mirror = mirror
         self._log = log
         self._waiters = waiters
         self._hub = hub
+        self._meters = meters
         self._paces = paces
         self._dispenser = dispenser
         self._prober = prober
@@ -85,16 +90,17 @@ class Synchroniser:
 
     def heard(self, notice: Notice, received_at: float) -> bool:
         """Take in a notice; return whether a snapshot is needed now."""
+        self.notice_delay_seconds = delay = self._mirror.clock.age_seconds(notice.now_ms, received_at)
         self._hear_of_pace(notice, received_at)
         if notice.kind == "pace":
-            self._hub.publish(notice)
+            self._publish(notice, delay)
             return False
         # A notice of an order that is not known yet is told when a snapshot has said where it belongs.
         told = notice.epoch != self._mirror.epoch or self._was_recovered(notice)
         changed = self._mirror.apply(notice, received_at)
         self._waiters.changed(changed)
         if not told:
-            self._hub.publish(notice)
+            self._publish(notice, delay)
         if notice.kind == "limit" and notice.event is None:
             self._log.add(EntryId.parse(notice.id), partial(RateLimitEvent.of_notice, notice))
         # How much of the wait is left is not known where the notice was on its way for long, as after a suspension.
@@ -244,10 +250,14 @@ class Synchroniser:
 
     def _recover(self, target: Target, change_id: EntryId, notice: dict[str, object]) -> None:
         names = {"backend": target.backend, "model": target.model}
-        self._hub.publish(Notice.model_validate({**notice, **names, "id": str(change_id)}))
+        self._publish(Notice.model_validate({**notice, **names, "id": str(change_id)}), None)
         self._recovered[str(notice["epoch"]), target] = change_id
         if len(self._recovered) > RECOVERED_REMEMBERED:
             self._recovered.popitem(last=False)
+
+    def _publish(self, notice: Notice, delay_seconds: float | None) -> None:
+        self._hub.publish(notice)
+        self._meters.changed(notice, delay_seconds)
 
     def _was_recovered(self, notice: Notice) -> bool:
         if not self._recovered:

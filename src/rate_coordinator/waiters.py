@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from rate_coordinator import clock
+from rate_coordinator import clock, timers
 from rate_coordinator.errors import LimitWaitTimeout
 from rate_coordinator.mirror import Mirror
 from rate_coordinator.targets import Target
@@ -33,7 +33,7 @@ class _Group:
     target: Target
     jitter: float
     timer_at: float
-    timer: asyncio.TimerHandle | None = None
+    timer: timers.Timer | None = None
     waiters: dict[_Waiter, None] = field(default_factory=dict)
 
 
@@ -155,7 +155,7 @@ class Waiters:
             group.timer.cancel()
         group.timer_at = timer_at
         delay = max(0.0, timer_at - clock.now())
-        group.timer = asyncio.get_running_loop().call_later(delay, self._due, group)
+        group.timer = timers.call_later(delay, self._due, group)
 
     def _due(self, group: _Group) -> None:
         group.timer = None

@@ -86,6 +86,7 @@ def test_what_is_no_duration_is_none(text: str) -> None:
     ],
 )
 def test_times_are_read_in_every_unit(value: object, unit: Unit, seconds: float | None) -> None:
+    """P04."""
     assert read_seconds(value, unit, CLOCK) == (None if seconds is None else pytest.approx(seconds, abs=1e-6))
 
 

@@ -10,8 +10,9 @@ import pty
 import select
 import subprocess
 import sys
+import termios
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -164,6 +165,9 @@ class Terminal:
     def type(self, text: str) -> None:
         os.write(self._descriptor, text.encode())
 
+    def resize(self, lines: int, columns: int) -> None:
+        termios.tcsetwinsize(self._descriptor, (lines, columns))
+
     def end(self) -> int:
         """Read to the end and return the exit code."""
         self.output.rest()
@@ -171,12 +175,12 @@ class Terminal:
 
 
 @contextmanager
-def on_terminal(place: Place, *arguments: str, **env: str) -> Iterator[Terminal]:
-    """Start the console script on a terminal, and end it afterwards."""
+def on_terminal(place: Place, *arguments: str, program: Sequence[str] = (PROGRAM,), **env: str) -> Iterator[Terminal]:
+    """Start the console script, or another program, on a terminal, and end it afterwards."""
     ours, theirs = pty.openpty()
     try:
         process = subprocess.Popen(
-            [PROGRAM, *arguments],
+            [*program, *arguments],
             env=environment(place, TERM="xterm", **env),
             stdin=theirs,
             stdout=theirs,

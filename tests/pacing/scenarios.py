@@ -144,21 +144,17 @@ HARDER = {
     "lost 10 %, sliding 100 in 10 s": Scenario(
         lambda: SlidingWindow(100, 10), 1000, 200, lost=0.1, late_share=0.015, time=1.25
     ),
-    "falls 50 -> 20, burst 5": changing(5, 4000, (40, 20), time=1.3),
-    "rises 50 -> 150, burst 50": changing(50, 10_000, (40, 150), time=1.3),
-    "rises 50 -> 150, burst 5": changing(5, 10_000, (40, 150), time=1.65),
+    "falls 50 -> 20, burst 5": changing(5, 4000, (40, 20), time=1.25),
+    "rises 50 -> 150, burst 50": changing(50, 10_000, (40, 150), time=1.2),
+    "rises 50 -> 150, burst 5": changing(5, 10_000, (40, 150), time=1.55),
     "two tiers, 20 in 1 s and 600/min": Scenario(
         lambda: Tiers(FixedWindow(20, 1), FixedWindow(600, 60)), 3000, 400, time=1.3
     ),
-    "guess 5 s, bucket 50/s, 2000 calls": Scenario(lambda: Guessed(TokenBucket(50, 50), 5), 2000, 400, time=1.5),
-    "guess 1 s, window 500 in 10 s": Scenario(
-        lambda: Guessed(FixedWindow(500, 10), 1), 2000, 400, late_share=0.04, time=1.3
-    ),
-    "guess 5 s, window 600 in 60 s": Scenario(
-        lambda: Guessed(FixedWindow(600, 60), 5), 3000, 400, late_share=0.02, time=1.15
-    ),
+    "guess 5 s, bucket 50/s, 2000 calls": Scenario(lambda: Guessed(TokenBucket(50, 50), 5), 2000, 400, time=1.35),
+    "guess 1 s, window 500 in 10 s": Scenario(lambda: Guessed(FixedWindow(500, 10), 1), 2000, 400, time=1.25),
+    "guess 5 s, window 600 in 60 s": Scenario(lambda: Guessed(FixedWindow(600, 60), 5), 3000, 400),
     "model 2-20 s, bucket 20/s, burst 20": Scenario(
-        lambda: TokenBucket(20, 20), 2000, 400, latency=MODEL, ideal=99 + MODEL_TAIL, late_share=0.02, time=1.4
+        lambda: TokenBucket(20, 20), 2000, 400, latency=MODEL, ideal=99 + MODEL_TAIL, time=1.27
     ),
     "model 2-20 s, bucket 5/s, burst 5": Scenario(
         lambda: TokenBucket(5, 5), 1000, 400, latency=MODEL, ideal=199 + MODEL_TAIL, late_share=0.02, time=1.8
@@ -169,7 +165,7 @@ HARDER = {
     "answers after 0.5-2 s, bucket 50/s, burst 5": Scenario(
         lambda: TokenBucket(50, 5), 4000, 400, latency=(0.5, 2), time=2.3
     ),
-    "bucket 200/s, burst 20": Scenario(lambda: TokenBucket(200, 20), 6000, 400, time=1.35),
+    "bucket 200/s, burst 20": Scenario(lambda: TokenBucket(200, 20), 6000, 400, time=1.3),
     "bucket 10/s, burst 100": Scenario(lambda: TokenBucket(10, 100), 1500, 400, late_share=0.015),
     "bucket 0.2/s, burst 50": Scenario(lambda: TokenBucket(0.2, 50), 200, 100, late_share=0.06),
 }

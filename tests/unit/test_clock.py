@@ -110,3 +110,26 @@ def test_this_processs_clock_only_goes_forward_and_counts_seconds() -> None:
     time.sleep(0.02)
     assert abs((clock.now() - before) - (time.monotonic() - wall)) < 0.01
     assert abs(clock.now() - time.time()) > 3600
+
+
+@given(trips, st.floats(0, 100))
+def test_how_long_ago_something_was_is_known_within_half_a_round_trip(
+    trips: list[tuple[float, float, float]], age: float
+) -> None:
+    server_clock = ServerClock()
+    at = travel(server_clock, trips, 50.0, START_MS)
+    _, there, back = trips[-1]
+
+    told = server_clock.age_seconds(START_MS + int((at - age) * 1000), at)
+
+    assert told is not None
+    assert told >= 0.0
+    assert abs(told - age) <= (there + back) / 2 + 0.003
+
+
+def test_how_long_ago_something_was_is_not_known_without_a_round_trip() -> None:
+    server_clock = ServerClock()
+    assert server_clock.age_seconds(START_MS, 50.0) is None
+    server_clock.observe(START_MS, 50.0, 50.1)
+    server_clock.hear(START_MS + 3_600_000, 50.2)
+    assert server_clock.age_seconds(START_MS + 3_600_000, 50.3) is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import time
 from pathlib import Path
 
@@ -19,6 +20,20 @@ SHOWS_TIMES = {
 }
 
 
+OWN_TIMERS = {
+    "timers.py": "where all others are",
+    "dispenser.py": "patience with a server",
+    "engine.py": "patience with a server",
+    "link.py": "patience with a server",
+    "notices.py": "lets others go on, without a pause",
+    "outbox.py": "patience with a server",
+    "routes.py": "patience with a server",
+    "store.py": "patience with a server",
+    "subscription.py": "patience with a server",
+    "synchroniser.py": "spreads what a fleet asks of a server",
+}
+
+
 def wall_clock_readings(source: Path) -> list[str]:
     """Return every call of a wall clock in a module."""
     calls = (node for node in ast.walk(ast.parse(source.read_text())) if isinstance(node, ast.Call))
@@ -31,6 +46,16 @@ def test_no_decision_of_the_core_reads_a_wall_clock() -> None:
     readings = {path.name: wall_clock_readings(path) for path in PACKAGE.glob("*.py")}
     assert {name for name, found in readings.items() if found} <= SHOWS_TIMES.keys()
     assert sum(len(found) for found in readings.values()) <= 3
+
+
+def test_what_is_waited_for_by_the_processs_clock_takes_timers_that_a_test_can_move() -> None:
+    """``rate_coordinator.testing`` puts a clock beneath ``clock.now`` and ``timers``, and beneath no other timer."""
+    texts = {path.name: path.read_text() for path in PACKAGE.glob("*.py")}
+    timers = r"asyncio\.(timeout|sleep|wait_for)\(|loop(\(\))?\.call_(later|at)\("
+    own = {name for name, text in texts.items() if re.search(timers, text)}
+    assert "waiters.py" in texts
+    assert own <= OWN_TIMERS.keys()
+    assert len(re.findall(timers, texts["dispenser.py"])) == 1
 
 
 def test_the_search_for_wall_clocks_finds_them(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ ROWS = {
     ]
     for row, cell in re.findall(r"^\| (\d+) \| [^|]+ \| (.*) \|$", (TESTS / "README.md").read_text(), re.MULTILINE)
 }
-PROMISED = [*range(1, 27), 28, *range(30, 39), *range(40, 44), *range(45, 53), 54, 55, 56]
+PROMISED = [*range(1, 27), 28, *range(30, 39), *range(40, 44), *range(45, 58)]
 
 
 def docstrings(path: str) -> dict[str, str]:

@@ -19,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code: 0 when all is well, 1 for an error, 2 for wrong usage, 75 for a backend that is (still) limited,
-        130 after Ctrl-C, 141 when nobody reads the output any more, 143 after SIGTERM.
+        130 after Ctrl-C, 141 when nobody reads the output any more, 143 after SIGTERM; for ``run`` that of its command.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     try:

@@ -22,6 +22,7 @@ from rate_coordinator.cli.commands import (
     wait,
     watch,
 )
+from rate_coordinator.cli.commands import run as run_command
 from rate_coordinator.cli.options import (
     DEFAULT_NAMESPACE,
     DEFAULT_URL,
@@ -39,6 +40,7 @@ _COMMANDS: tuple[Callable[..., int], ...] = (
     status.status,
     check.check,
     wait.wait,
+    run_command.run,
     report.report,
     clear.clear,
     hold.hold,
@@ -51,6 +53,8 @@ _COMMANDS: tuple[Callable[..., int], ...] = (
     doctor.doctor,
     demo.demo,
 )
+_CLASSES = {run_command.run: run_command.BeforeDashes}
+"""Of commands whose lines are read in a way of their own."""
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -75,7 +79,7 @@ def _app() -> typer.Typer:
     )
     app.callback(invoke_without_command=True)(_program)
     for command in _COMMANDS:
-        app.command()(command)
+        app.command(cls=_CLASSES.get(command))(command)
     return app
 
 

@@ -1,15 +1,18 @@
-"""The line on a terminal that counts down while ``wait`` waits."""
+"""The line on a terminal that counts down while ``wait`` and ``run`` wait."""
 
 from __future__ import annotations
 
+import asyncio
 import math
 import os
-from collections.abc import Sequence
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import TextIO
 
-from rate_coordinator import ActiveLimit, Health
+from rate_coordinator import ActiveLimit, Health, RateLimitCoordinator
 from rate_coordinator.cli import texts
-from rate_coordinator.cli.output import ERASE_LINE
+from rate_coordinator.cli.output import ERASE_LINE, is_terminal
 
 USUAL_COLUMNS = 80
 
@@ -66,6 +69,27 @@ class Countdown:
     def _write(self, text: str) -> None:
         self._stream.write(text)
         self._stream.flush()
+
+
+@asynccontextmanager
+async def counting_down(coordinator: RateLimitCoordinator, backend: str, model: str | None) -> AsyncIterator[None]:
+    """Show how long it still takes, where standard error is a terminal."""
+    if not is_terminal(sys.stderr):
+        yield
+        return
+    counting = asyncio.create_task(_count_down(coordinator, backend, model))
+    try:
+        yield
+    finally:
+        counting.cancel()
+        await asyncio.wait([counting])
+
+
+async def _count_down(coordinator: RateLimitCoordinator, backend: str, model: str | None) -> None:
+    with Countdown(sys.stderr, backend, model) as countdown:
+        while True:
+            countdown.show(coordinator.limits, coordinator.health)
+            await asyncio.sleep(countdown.pause_seconds)
 
 
 def _columns(stream: TextIO) -> int:

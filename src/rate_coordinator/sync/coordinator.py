@@ -14,6 +14,7 @@ from rate_coordinator import (
     ActiveLimit,
     Explanation,
     Health,
+    Meter,
     RateLimitEvent,
     Reason,
     ReportResult,
@@ -392,6 +393,21 @@ class RateLimitCoordinator(Calls, Holding):
         handle = NoticeHandle(callback)
         self._home.listen(handle)
         return handle
+
+    def add_meter(self, meter: Meter) -> None:
+        """Tell a meter of every wait, report and change from now on, at once and without losing any.
+
+        ``rate_coordinator.integrations`` has those for Prometheus and OpenTelemetry. A forked child tells its copy of
+        the meter, once it has opened its own.
+
+        Args:
+            meter: Counts; see there. It is called in a thread that is not the caller's.
+        """
+        self._home.add_meter(meter)
+
+    def remove_meter(self, meter: Meter) -> None:
+        """Tell a meter nothing more; does nothing if it was not added."""
+        self._home.remove_meter(meter)
 
     def events(
         self, since: datetime | timedelta | float | str | None = None, count: int | None = None

@@ -10,7 +10,7 @@ from typing import NamedTuple, TypeVar
 from weakref import WeakSet
 
 import rate_coordinator
-from rate_coordinator import CoordinatorClosed, CoordinatorMisuse
+from rate_coordinator import CoordinatorClosed, CoordinatorMisuse, Meter
 from rate_coordinator.sync.notices import NoticeHandle
 from rate_coordinator.sync.portal import Portal
 
@@ -45,6 +45,7 @@ class Home:
         self._farewell_seconds = command_timeout + CLOSE_SECONDS
         self._hints: dict[tuple[str, str | None], Callable[[AsyncCoordinator], None]] = {}
         self._handles: list[NoticeHandle] = []
+        self._meters: tuple[Meter, ...] = ()
         # A signal's handler may come back to it in the same thread.
         self._lock = threading.RLock()
         self._room: Room | None = self._furnish()
@@ -95,6 +96,20 @@ class Home:
         with self._lock:
             self._handles = [known for known in self._handles if not known.cancelled] + [handle]
 
+    def add_meter(self, meter: Meter) -> None:
+        """Tell a meter of everything, here and in every child."""
+        room = self.room
+        with self._lock:
+            self._meters = (*self._meters, meter)
+        room.coordinator.add_meter(meter)
+
+    def remove_meter(self, meter: Meter) -> None:
+        """Tell a meter nothing more, here and in every child."""
+        room = self.room
+        with self._lock:
+            self._meters = tuple(other for other in self._meters if other is not meter)
+        room.coordinator.remove_meter(meter)
+
     def close(self) -> None:
         """Close what this process has. Children that are forked later have nothing."""
         with self._lock:
@@ -113,6 +128,8 @@ class Home:
     def _furnish(self) -> Room:
         coordinator = self._make()
         room = Room(coordinator, Portal(coordinator.aclose, self._farewell_seconds))
+        for meter in self._meters:
+            coordinator.add_meter(meter)
         for give in self._hints.values():
             give(coordinator)
         for handle in self._handles:

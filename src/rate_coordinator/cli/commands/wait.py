@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 import time
 from typing import Annotated
 
 import typer
 
-from rate_coordinator import LimitWaitTimeout, RateLimitCoordinator
+from rate_coordinator import LimitWaitTimeout
 from rate_coordinator.cli import fields, texts
 from rate_coordinator.cli.commands.check import LIMITED
-from rate_coordinator.cli.countdown import Countdown
+from rate_coordinator.cli.countdown import counting_down
 from rate_coordinator.cli.options import Backend, Chosen, Json, Model, Namespace, Url, chosen
 from rate_coordinator.cli.output import complain, is_terminal, say_json
 from rate_coordinator.cli.session import reader, run, unstarted
@@ -44,15 +43,12 @@ async def _wait(chosen: Chosen, backend: str, model: str | None, timeout: float 
     target = texts.printable(texts.target(backend, model))
     began = time.monotonic()
     async with unstarted(reader(chosen)) as coordinator:
-        countdown = asyncio.create_task(_count_down(coordinator, backend, model))
         try:
-            waited, remaining = await coordinator.wait_until_clear(backend, model, timeout), 0.0
+            async with counting_down(coordinator, backend, model):
+                waited, remaining = await coordinator.wait_until_clear(backend, model, timeout), 0.0
         except LimitWaitTimeout:
             waited = time.monotonic() - began
             _, remaining = await coordinator.is_rate_limited(backend, model)
-        finally:
-            countdown.cancel()
-            await asyncio.wait([countdown])
     if chosen.as_json:
         outcome = {"clear": remaining == 0, "waited_seconds": waited, "seconds_remaining": remaining}
         say_json({**fields.of_target(backend, model), **outcome})
@@ -62,13 +58,3 @@ async def _wait(chosen: Chosen, backend: str, model: str | None, timeout: float 
     if waited and is_terminal(sys.stderr):
         print(f"{target} is clear after {texts.seconds(waited)}", file=sys.stderr, flush=True)
     return 0
-
-
-async def _count_down(coordinator: RateLimitCoordinator, backend: str, model: str | None) -> None:
-    """Show on a terminal how long it still takes."""
-    if not is_terminal(sys.stderr):
-        return
-    with Countdown(sys.stderr, backend, model) as countdown:
-        while True:
-            countdown.show(coordinator.limits, coordinator.health)
-            await asyncio.sleep(countdown.pause_seconds)
