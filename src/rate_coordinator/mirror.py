@@ -59,8 +59,8 @@ class Limit(NamedTuple):
 
     @property
     def held_until(self) -> float:
-        """When its hold by hand ends, on this process's clock; 0.0 where there is none."""
-        return self.deadline - (self.resume_at_ms - self.hold.until_ms) / 1000 if self.hold else 0.0
+        """When its hold by hand ends, on this process's clock, no later than the deadline; 0.0 where there is none."""
+        return self.deadline - max(0, self.resume_at_ms - self.hold.until_ms) / 1000 if self.hold else 0.0
 
 
 class _Presumed(NamedTuple):

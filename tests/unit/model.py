@@ -41,8 +41,7 @@ class Stored(NamedTuple):
     """The hold by hand that there was when it was told."""
 
     def told(self, target: Target) -> SnapshotLimit:
-        details = ReportDetails(hold=self.hold) if self.hold else None
-        return SnapshotLimit(target, self.resume_at_ms, self.id, self.wait_ms, details)
+        return SnapshotLimit(target, self.resume_at_ms, self.id, self.wait_ms, ReportDetails(hold=self.hold))
 
 
 class OwnReply(NamedTuple):
