@@ -1,5 +1,7 @@
 -- Lift limits now: remove them and forget their paces, append the events and tell everyone, in one step and once.
 --
+-- A hold stays: it is lifted by hold.lua alone. Of a target that is held, what reports asked for is lifted.
+--
 -- Every key that is removed has to be named beforehand. If an index holds a target in the scope that was not named,
 -- nothing is changed and the missing targets are returned; the caller names them and calls again.
 --
@@ -10,7 +12,8 @@
 --       5 applied:<client>    string  "<call number>|<reply>" of the client's last call
 --       6 clears              zset    what was cleared lately -> when: "<target>", "<backend>/*" or "*"
 --       7 paces               zset    target -> when its pace is forgotten
---       8.. two per target named below:
+--       8 holds               hash    "<target>" -> its hold, "<target>:reports" -> what reports alone ask for, see hold.lua
+--       9.. two per target named below:
 --           limit:<target>    string  resume time, expires with the limit
 --           pace:<target>     hash    what was learned of the target's rate
 -- ARGV  1 call_number         integer > 0, grows by one with each new call of this client
@@ -25,19 +28,20 @@
 --      10 scope_names         members of a JSON object: backend and model of the scope
 --      11 details             members of a JSON object: who clears
 --      12.. two per target:   encoded target, names (members of a JSON object: backend and model)
--- returns {reply, now_ms}     reply is JSON: {"epoch":…,"cleared":[[event_id, encoded target], …]}
+-- returns {reply, now_ms}     reply is JSON: {"epoch":…,"cleared":[[event_id, encoded target, held 0|1], …]}
 --         {"", now_ms, target, …}  nothing done, these were not named
 --         an error SUPERSEDED when a later call of the same client has already been applied
 
 local FIRST_TARGET = 12
 local ARGUMENTS_PER_TARGET = 2
-local FIRST_LIMIT_KEY = 8
+local FIRST_LIMIT_KEY = 9
 local KEYS_PER_TARGET = 2
 local FORMAT = 1
 local CLEARS_KEPT_MS = 24 * 3600 * 1000
+local REPORTS = ':reports'
 
 local order_key, active_key, causes_key, events_key, applied_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local clears_key, paces_key = KEYS[6], KEYS[7]
+local clears_key, paces_key, holds_key = KEYS[6], KEYS[7], KEYS[8]
 local call_number, new_epoch, run_id = tonumber(ARGV[1]), ARGV[2], ARGV[3]
 local channel, max_events, applied_ttl_ms, publish_with = ARGV[4], ARGV[5], ARGV[6], ARGV[7]
 local scope, scope_target, scope_names, details = ARGV[8], ARGV[9], ARGV[10], ARGV[11]
@@ -119,14 +123,40 @@ end
 -- Redis does not undo a script that fails half-way: keys of a wrong type must show before the first write.
 redis.call('HGET', causes_key, '')
 redis.call('ZSCORE', clears_key, '*')
+redis.call('HGET', holds_key, '')
 local events_type = redis.call('TYPE', events_key).ok
 if events_type ~= 'none' and events_type ~= 'stream' then
   return redis.error_reply('WRONGTYPE ' .. events_key)
 end
 
-local function append(kind, names)
+local function append(kind, names, resume_at_ms)
   return redis.call('XADD', events_key, 'MAXLEN', '~', max_events, '*',
-    'kind', kind, 'wait_ms', '0', 'extended', '0', 'resume_at_ms', '0', 'details', '{' .. names .. ',' .. details .. '}')
+    'kind', kind, 'wait_ms', '0', 'extended', '0', 'resume_at_ms', integer(resume_at_ms or 0),
+    'details', '{' .. names .. ',' .. details .. '}')
+end
+
+-- As in hold.lua.
+local function read_hold(field)
+  local record = redis.call('HGET', holds_key, field) or ''
+  local until_ms, id, wait_ms, members = string.match(record, '^(%d+)|([%d-]*)|(%d+)|("%l.+)$')
+  if not until_ms then
+    return nil
+  end
+  until_ms = math.min(tonumber(until_ms), now_ms + tonumber(wait_ms))
+  return until_ms > now_ms and {until_ms = until_ms, id = id, wait_ms = wait_ms, details = members} or nil
+end
+
+-- What is left of the limit is the hold.
+local function leave(hold, position, target, names, event_id)
+  local until_ms, wait_ms = integer(hold.until_ms), integer(hold.until_ms - now_ms)
+  local told = names .. ',"reason":"hold",' .. hold.details .. ',"restores":"' .. hold.id
+    .. '","hold":{"until_ms":' .. until_ms .. ',"wait_ms":' .. hold.wait_ms .. ',' .. hold.details .. '}'
+  redis.call('SET', KEYS[position], until_ms, 'PXAT', until_ms)
+  redis.call('ZADD', active_key, until_ms, target)
+  redis.call('HSET', causes_key, target, event_id .. '|' .. wait_ms .. '|{' .. told .. '}')
+  publish('{"version":1,"kind":"limit","epoch":"' .. epoch .. '","id":"' .. event_id .. '","previous_id":"' .. previous_id
+    .. '","event":"clear","now_ms":' .. integer(now_ms) .. ',"resume_at_ms":' .. until_ms .. ',"wait_ms":' .. wait_ms
+    .. ',"pace_until_ms":0,' .. told .. '}')
 end
 
 local parts = {}
@@ -137,17 +167,33 @@ for first = FIRST_TARGET, #ARGV, ARGUMENTS_PER_TARGET do
   local content = redis.pcall('GET', KEYS[limit_key])
   local in_key = type(content) == 'string' and tonumber(content) or 0
   local in_index = tonumber(redis.call('ZSCORE', active_key, target) or 0)
-  redis.call('DEL', KEYS[limit_key], KEYS[limit_key + 1])
-  redis.call('ZREM', active_key, target)
-  redis.call('HDEL', causes_key, target)
+  local hold = read_hold(target)
   local paced = redis.call('ZREM', paces_key, target) == 1
-  if math.max(in_key, in_index) > now_ms then
+  redis.call('DEL', KEYS[limit_key + 1])
+  local lifts = math.max(in_key, in_index) > (hold and hold.until_ms or now_ms)
+  if hold then
+    local reported = read_hold(target .. REPORTS)
+    redis.call('HDEL', holds_key, target .. REPORTS)
+    if lifts or reported then
+      local event_id = append('clear', names, hold.until_ms)
+      parts[#parts + 1] = '["' .. event_id .. '","' .. target .. '",1]'
+      if lifts then
+        leave(hold, limit_key, target, names, event_id)
+        previous_id, paced = event_id, false
+      end
+    end
+  else
+    redis.call('DEL', KEYS[limit_key])
+    redis.call('ZREM', active_key, target)
+    redis.call('HDEL', causes_key, target)
+  end
+  if lifts and not hold then
     local event_id = append('clear', names)
     publish('{"version":1,"kind":"clear","epoch":"' .. epoch .. '","id":"' .. event_id
       .. '","previous_id":"' .. previous_id .. '","now_ms":' .. integer(now_ms) .. ',"resume_at_ms":0,"wait_ms":0,'
       .. names .. ',' .. details .. '}')
     previous_id = event_id
-    parts[#parts + 1] = '["' .. event_id .. '","' .. target .. '"]'
+    parts[#parts + 1] = '["' .. event_id .. '","' .. target .. '",0]'
   elseif paced then
     local event_id = append('pace', names)
     publish('{"version":1,"kind":"pace","epoch":"' .. epoch .. '","id":"' .. event_id

@@ -11,6 +11,7 @@
 --       6 order            hash    epoch, notice (ID of the last one), run_id, format
 --       7 clears           zset    what was cleared lately -> when
 --       8 paces            zset    target -> when its pace is forgotten
+--       9 holds            hash    target -> its hold, which is neither tried nor lifted, see hold.lua
 -- ARGV  1 what             "begins": a pace is told by a user; "opens": a limit has lifted that calls waited for;
 --                          "verifies": a call asks to try one; "held", "served", "refused", "back": what became of a
 --                          probe
@@ -45,7 +46,7 @@ local PROBE_LEASE_MS = 4000
 local PROBE_PATIENCE_MS = 5000
 
 local pace_key, limit_key, active_key, causes_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local events_key, order_key, clears_key, paces_key = KEYS[5], KEYS[6], KEYS[7], KEYS[8]
+local events_key, order_key, clears_key, paces_key, holds_key = KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
 local what, told_epoch, told_probe_ms = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local resume_at_ms, since_ms = tonumber(ARGV[4]), tonumber(ARGV[5])
 local verify_ms, retry_ms, forget_after_ms = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
@@ -88,6 +89,7 @@ redis.call('ZSCORE', active_key, '')
 redis.call('HGET', causes_key, '')
 redis.call('ZSCORE', clears_key, '*')
 redis.call('ZSCORE', paces_key, '')
+redis.call('HGET', holds_key, '')
 local events_type = redis.call('TYPE', events_key).ok
 if events_type ~= 'none' and events_type ~= 'stream' then
   return redis.error_reply('WRONGTYPE ' .. events_key)
@@ -285,10 +287,11 @@ end
 
 local content = redis.pcall('GET', limit_key)
 local limited_until_ms = type(content) == 'string' and tonumber(content) or 0
+local held_until_ms = tonumber(string.match(redis.call('HGET', holds_key, target) or '', '^%d+') or 0)
 
 if what == 'verifies' then
-  if limited_until_ms ~= resume_at_ms or limited_until_ms <= now_ms then
-    -- Set anew, or lifted: the client hears of it.
+  if limited_until_ms ~= resume_at_ms or limited_until_ms <= now_ms or held_until_ms > now_ms then
+    -- Set anew, lifted, or held by hand: the client hears of it.
     return reply(0, 1000)
   end
   if pace then
@@ -322,8 +325,8 @@ elseif what == 'refused' or what == 'back' then
   if epoch then
     notice('pace', previous_id, ',"probe":"' .. what .. '","pace_until_ms":' .. integer(forgotten_at(pace)))
   end
-elseif limited_until_ms > now_ms and limited_until_ms ~= resume_at_ms then
-  -- Somebody was refused since it went: newer knowledge than what it found.
+elseif limited_until_ms > now_ms and (limited_until_ms ~= resume_at_ms or held_until_ms > now_ms) then
+  -- Somebody was refused since it went, or holds the target: newer knowledge than what it found.
   free(pace)
   write_pace(pace)
 elseif limited_until_ms > now_ms then

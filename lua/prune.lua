@@ -22,9 +22,12 @@ for _, target in ipairs(redis.call('ZRANGEBYSCORE', active_key, '-inf', integer(
   redis.call('HDEL', causes_key, target)
 end
 for _, cause in ipairs(redis.call('HVALS', causes_key)) do
-  local event_ms = string.match(cause, '^(%d+)%-')
-  if event_ms then
-    keep_from_ms = math.min(keep_from_ms, tonumber(event_ms))
+  -- Where a limit has outlasted a hold, or a hold a limit, the event that had set it tells more than that which left it.
+  for _, where in ipairs({'^(%d+)%-', '"restores":"(%d+)%-'}) do
+    local event_ms = string.match(cause, where)
+    if event_ms then
+      keep_from_ms = math.min(keep_from_ms, tonumber(event_ms))
+    end
   end
 end
 return redis.call('XTRIM', events_key, 'MINID', integer(keep_from_ms))

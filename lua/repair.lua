@@ -9,7 +9,8 @@
 --       4 events              stream
 --       5 clears              zset
 --       6 paces               zset
---       7 applied:<client>    string
+--       7 holds               hash
+--       8 applied:<client>    string
 -- ARGV  1.. one per key: the type that it has to be of
 -- returns the names of the keys that were removed
 

@@ -11,7 +11,8 @@
 --       5 applied:<client>    string  "<call number>|<reply>" of the client's last call
 --       6 clears              zset    what was cleared lately -> when: "<target>", "<backend>/*" or "*"
 --       7 paces               zset    target -> when its pace is forgotten
---       8.. two per distinct target:
+--       8 holds               hash    "<target>" -> its hold, "<target>:reports" -> what reports alone ask for, see hold.lua
+--       9.. two per distinct target:
 --           limit:<target>    string  resume time, expires with the limit
 --           pace:<target>     hash    what was learned of the target's rate, see turns.lua
 -- ARGV  1 call_number         integer > 0, grows by one with each new call of this client
@@ -29,8 +30,9 @@
 --                             where it says nothing about the pace), call_age_ms ("" where that is not known)
 -- returns {reply, now_ms}     reply is JSON: {"epoch":…,"results":
 --                             [[event_id, extended 0|1, resume_at_ms, cause_id, resume_at_ms just after it,
---                             cleared 0|1], …]}: resume_at_ms is 0 for a target without a limit; cause_id is "" if it
---                             is not known; cleared is 1 where the report is older than a clear and limits nothing
+--                             cleared 0|1, hold], …]}: resume_at_ms is 0 for a target without a limit; cause_id is ""
+--                             if it is not known; cleared is 1 where the report is older than a clear and limits
+--                             nothing; hold is left out where the target is not held
 --         an error SUPERSEDED when a later call of the same client has already been applied
 
 local FIRST_REPORT = 9
@@ -39,12 +41,13 @@ local FORMAT = 1
 local EXPIRED_PER_CALL = 100
 local EXPIRY_SLACK_MS = 60 * 1000
 local TEACHES_NOTHING = '-1'
+local REPORTS = ':reports'
 local PACE_FORM = '1'
 -- As in pacestate.py.
 local LAG_MAX_MS = 30000
 
 local order_key, active_key, causes_key, events_key, applied_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local clears_key, paces_key = KEYS[6], KEYS[7]
+local clears_key, paces_key, holds_key = KEYS[6], KEYS[7], KEYS[8]
 local call_number, new_epoch, run_id = tonumber(ARGV[1]), ARGV[2], ARGV[3]
 local channel, max_events, applied_ttl_ms, publish_with = ARGV[4], ARGV[5], ARGV[6], ARGV[7]
 local forget_after_ms = tonumber(ARGV[8])
@@ -118,6 +121,22 @@ end
 -- Of a wrong type, they must show before the first write.
 redis.call('ZSCORE', clears_key, '*')
 redis.call('ZSCORE', paces_key, '')
+-- Hardly ever is there one.
+local any_held = redis.call('EXISTS', holds_key) == 1
+if any_held then
+  redis.call('HGET', holds_key, '')
+end
+
+-- As in hold.lua.
+local function read_hold(field)
+  local record = any_held and redis.call('HGET', holds_key, field) or ''
+  local until_ms, wait_ms, details = string.match(record, '^(%d+)|[%d-]*|(%d+)|("%l.+)$')
+  if not until_ms then
+    return nil
+  end
+  until_ms = math.min(tonumber(until_ms), now_ms + tonumber(wait_ms))
+  return until_ms > now_ms and {until_ms = until_ms, wait_ms = wait_ms, details = details} or nil
+end
 
 local function text(number)
   return string.format('%.17g', number)
@@ -248,7 +267,8 @@ for first = FIRST_REPORT, last_report, ARGUMENTS_PER_REPORT do
     if cause then
       cause_id, cause_wait_ms = string.match(cause, '^([^|]*)|(%d+)|')
     end
-    local existing = math.max(in_key, in_index)
+    local hold = read_hold(target)
+    local existing = math.max(in_key, in_index, hold and hold.until_ms or 0)
     -- More than its own wait ahead: the server's clock was put back since. The limit must not last longer for that.
     local put_back = cause_wait_ms and existing > now_ms + tonumber(cause_wait_ms)
     if put_back then
@@ -260,6 +280,10 @@ for first = FIRST_REPORT, last_report, ARGUMENTS_PER_REPORT do
     state = {limit_key = limit_key, pace_key = KEYS[tonumber(ARGV[first]) + 1], resume_at_ms = existing,
              cause_id = cause_id or '', put_back = put_back,
              stale = existing ~= 0 and (existing ~= in_key or existing ~= in_index)}
+    if hold then
+      state.hold = '{"until_ms":' .. integer(hold.until_ms) .. ',"wait_ms":' .. hold.wait_ms .. ',' .. hold.details .. '}'
+      state.reported = read_hold(target .. REPORTS) or {until_ms = 0}
+    end
     states[target] = state
   end
 
@@ -277,8 +301,13 @@ for first = FIRST_REPORT, last_report, ARGUMENTS_PER_REPORT do
     teach(state, wait_ms, ARGV[first + 5], ARGV[first + 6])
   end
   if extended then
-    state.cause_id, state.details, state.report = event_id, details, first
+    state.cause_id, state.report = event_id, first
+    state.details = state.hold and details .. ',"hold":' .. state.hold or details
     state.cause_wait_ms = integer(state.resume_at_ms - now_ms)
+  end
+  if state.hold and wait_ms > 0 and resume_at_ms > state.reported.until_ms then
+    state.reported = {until_ms = resume_at_ms, record = integer(resume_at_ms) .. '|' .. event_id .. '|'
+      .. integer(wait_ms) .. '|' .. details}
   end
   results[#results + 1] = {event_id, extended and '1' or '0', target, integer(state.resume_at_ms), cleared and '1' or '0'}
 end
@@ -290,6 +319,14 @@ for _, state in pairs(states) do
     local resume_at = integer(state.resume_at_ms)
     redis.call('SET', state.limit_key, resume_at, 'PXAT', resume_at)
     latest_ms = math.max(latest_ms, state.resume_at_ms)
+  end
+end
+
+if any_held then
+  for target, state in pairs(states) do
+    if state.hold and state.reported.record then
+      redis.call('HSET', holds_key, target .. REPORTS, state.reported.record)
+    end
   end
 end
 
@@ -344,7 +381,7 @@ local parts = {}
 for position, result in ipairs(results) do
   local state = states[result[3]]
   parts[position] = '["' .. result[1] .. '",' .. result[2] .. ',' .. integer(state.resume_at_ms)
-    .. ',"' .. state.cause_id .. '",' .. result[4] .. ',' .. result[5] .. ']'
+    .. ',"' .. state.cause_id .. '",' .. result[4] .. ',' .. result[5] .. (state.hold and ',' .. state.hold or '') .. ']'
 end
 local reply = '{"epoch":"' .. epoch .. '","results":[' .. table.concat(parts, ',') .. ']}'
 redis.call('SET', applied_key, ARGV[1] .. '|' .. reply, 'PX', applied_ttl_ms)

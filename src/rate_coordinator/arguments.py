@@ -11,7 +11,7 @@ from typing import TypeGuard, get_args
 from rate_coordinator import clock
 from rate_coordinator.models import EntryId, Reason
 from rate_coordinator.reports import Report
-from rate_coordinator.targets import Target
+from rate_coordinator.targets import Target, is_unicode
 from rate_coordinator.waits import read_wait
 
 LONGEST_JOB_ID = 1024
@@ -39,7 +39,7 @@ def read_report(
         ValueError: Something cannot be used.
     """
     wait = read_wait(wait_seconds, cap_seconds)
-    if not (job_id is None or (isinstance(job_id, str) and len(job_id) <= LONGEST_JOB_ID and _is_unicode(job_id))):
+    if not (job_id is None or (isinstance(job_id, str) and len(job_id) <= LONGEST_JOB_ID and is_unicode(job_id))):
         raise ValueError(f"job_id must be a string of at most {LONGEST_JOB_ID} characters, not {job_id!r:.80}")
     if not (sheet_num is None or (isinstance(sheet_num, int) and -(2**63) <= sheet_num < 2**63)) or sheet_num is True:
         raise ValueError(f"sheet_num must be a 64-bit integer, not {sheet_num!r:.80}")
@@ -115,12 +115,3 @@ def _age_ms(sent_at: object) -> int | None:
     if age < 0:
         raise ValueError(f"sent_at must be a time as told by time.monotonic(), but {sent_at!r} is still to come")
     return int(age * 1000)
-
-
-def _is_unicode(text: str) -> bool:
-    # A lone surrogate has no UTF-8, so that no reader of the JSON could take it.
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -14,6 +14,7 @@ from rate_coordinator.connection import Endpoint
 from rate_coordinator.engine import Engine
 from rate_coordinator.eventlog import RECENT_SECONDS
 from rate_coordinator.explain import describe_limits, explain
+from rate_coordinator.holding import Holding
 from rate_coordinator.keys import DEFAULT_NAMESPACE, Keys
 from rate_coordinator.metering import Meter
 from rate_coordinator.models import (
@@ -44,7 +45,7 @@ class RateLimitChecker(Protocol):
         ...
 
 
-class RateLimitCoordinator(Calls):
+class RateLimitCoordinator(Calls, Holding):
     """Shares with other processes what each learns about upstream rate limits.
 
     Made by ``from_url``. Use it as an async context manager, or call ``start`` and ``aclose``; the first use starts it
@@ -315,12 +316,14 @@ class RateLimitCoordinator(Calls):
     async def clear_limits(self, instrument: str | None = None, *, model: str | None = None) -> int:
         """Lift limits now, for everyone, and forget the pace that was learned. Events are kept.
 
+        What is held by hand stays held, until its end or ``release``; of that, what reports asked for is lifted.
+
         Args:
             instrument: The backend, with all its models; None lifts every limit.
             model: Lift only this model's limit.
 
         Returns:
-            How many limits were lifted.
+            How many limits were lifted; a hold is none of them.
 
         Raises:
             ValueError: A name cannot be used, or a model is given without a backend.

@@ -27,6 +27,7 @@ from rate_coordinator.errors import (
 )
 from rate_coordinator.eventlog import EventLog
 from rate_coordinator.gate import Gate
+from rate_coordinator.holds import HoldOrder, held_result
 from rate_coordinator.keys import Keys
 from rate_coordinator.metering import Meters
 from rate_coordinator.mirror import Limit, Mirror
@@ -250,6 +251,16 @@ class Engine:
                 await self.synchroniser.refresh()
         return cleared
 
+    async def hold(self, order: HoldOrder) -> ReportResult:
+        """Hold a target by hand; the mirror shows it on return."""
+        reply, answer = await self.outbox.order(order)
+        return held_result(order, answer, reply)
+
+    async def release(self, order: HoldOrder) -> bool:
+        """End a hold by hand; the mirror shows it on return. Tell whether there was one."""
+        _, answer = await self.outbox.order(order)
+        return answer.done
+
     def bounded(self) -> AbstractAsyncContextManager[None]:
         """Bound what is awaited inside by the command timeout; it raises ``CoordinatorUnavailable``."""
         return answered_within(self.settings.command_timeout, self.endpoint.address)
@@ -257,7 +268,14 @@ class Engine:
     async def _restore(self, limits: list[Limit]) -> None:
         """Report limits again that a server lacks which took over from the one that they are known from."""
         now = clock.now()
-        await asyncio.gather(*(self.outbox.report(Report.restoring(limit, now)) for limit in limits))
+        held = [
+            HoldOrder.restoring(limit, limit.hold, now) for limit in limits if limit.hold and limit.held_until > now
+        ]
+        reported = [limit for limit in limits if limit.hold is None or limit.hold.until_ms < limit.resume_at_ms]
+        await asyncio.gather(
+            *(self.outbox.restore(order) for order in held),
+            *(self.outbox.report(Report.restoring(limit, now)) for limit in reported),
+        )
 
     def _in_step(self, in_step: bool) -> None:
         """Redis can be heard and read again, or it can no more."""

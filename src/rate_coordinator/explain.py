@@ -35,6 +35,8 @@ def explain(mirror: Mirror, target: Target, events: Sequence[RateLimitEvent], at
     limits = [limit for limit in map(mirror.limit, scope) if limit is not None and limit.deadline > at]
     limit = max(limits, key=lambda limit: limit.deadline, default=None)
     cause = _cause(limit, events) if limit else None
+    held = max(limits, key=lambda limit: limit.held_until, default=None)
+    hold = held.hold if held and held.held_until > at else None
     others = [event for event in events if event.target in scope and (cause is None or event.id != cause.id)]
     since = [event for event in others if cause and EntryId.parse(event.id) > EntryId.parse(cause.id)]
     remaining = max(0.0, mirror.lifts_at(target) - at)
@@ -47,6 +49,8 @@ def explain(mirror: Mirror, target: Target, events: Sequence[RateLimitEvent], at
         cause=cause,
         before=tuple(others[len(since) :]),
         since=tuple(since),
+        held_until=clock.server_time(hold.until_ms) if hold else None,
+        note=hold.note if hold else "",
     )
 
 
@@ -54,6 +58,7 @@ def _describe(target: Target, deadline: float, known: Limit | None, server_now_m
     delivered = known is not None and known.deadline >= deadline
     resume_at_ms = known.resume_at_ms if known and delivered else server_now_ms + int((deadline - at) * 1000)
     details = known.details if known else None
+    hold = known.hold if known and known.held_until > at else None
     return ActiveLimit(
         backend=target.backend,
         model=target.model,
@@ -65,23 +70,33 @@ def _describe(target: Target, deadline: float, known: Limit | None, server_now_m
         sheet_num=details.sheet_num if details else None,
         reporter=details.reporter if details else "",
         delivered=delivered,
+        held_until=clock.server_time(hold.until_ms) if hold else None,
+        note=hold.note if hold else "",
+        held_by=hold.reporter if hold else "",
     )
 
 
 def _cause(limit: Limit, events: Sequence[RateLimitEvent]) -> RateLimitEvent | None:
     """Return the event that set a limit, from the stream or, where that was cut, from what is kept beside the limit."""
     resume_at = clock.server_time(limit.resume_at_ms)
+    found = next((event for event in events if event.id == str(limit.id)), None)
+    if found is not None and found.kind in ("release", "clear") and limit.details is not None:
+        # Such an event leaves what another one had set.
+        found = next((event for event in events if event.id == limit.details.restores), None)
+    if found is not None:
+        return found
     for event in events:
-        if event.id == str(limit.id):
-            return event
         # Where Redis lost which event it was, the resume time tells.
         if limit.id == FIRST_ID and event.extended and event.target == limit.target and event.resume_at == resume_at:
             return event
     if limit.id == FIRST_ID or limit.details is None:
         return None
+    by_hand = limit.hold is not None and limit.hold.until_ms == limit.resume_at_ms
     return RateLimitEvent(
         backend_type=limit.target.backend,
         model=limit.target.model,
+        kind="hold" if by_hand else "report",
+        note=limit.hold.note if limit.hold and by_hand else "",
         detected_at=clock.server_time(limit.id.ms),
         suggested_wait_seconds=(limit.wait_ms or 0) / 1000,
         id=str(limit.id),

@@ -189,9 +189,14 @@ class Gate:
             if not waiting.cancel() and not waiting.cancelled():
                 waiting.exception()
         for one, limit in known.items():
+            cleared_id = self._mirror.cleared_by(one)
+            if limit.deadline <= clock.now():
+                if not self._taught(one, limit):
+                    await self._prober.opens(one, limit)
+            elif limit.held_until > clock.now() and cleared_id is not None:
+                # Who releases what was held by hand does not know either whether the upstream is ready for all.
+                await self._prober.opens(one, limit._replace(resume_at_ms=cleared_id.ms))
             # One that was cleared before its time is open to everyone.
-            if limit.deadline <= clock.now() and not self._taught(one, limit):
-                await self._prober.opens(one, limit)
         return []
 
     def _taught(self, target: Target, limit: Limit) -> bool:

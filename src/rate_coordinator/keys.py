@@ -12,7 +12,9 @@ key                                 type       content
 ``{ns}:pace:<target>``              hash       what was learned of the target's rate; expires when it is forgotten
 ``{ns}:paces``                      zset       target -> when its pace is forgotten: the index of all paces
 ``{ns}:turns:<target>``             zset       coordinator -> when it was told to ask for turns again
-``{ns}:clears``                     zset       what was cleared lately (``*``, ``<backend>/*`` or a target) -> when
+``{ns}:holds``                      hash       target -> its hold by hand, and what reports alone ask for beside it
+``{ns}:clears``                     zset       what was cleared lately (``*``, ``<backend>/*`` or a target), or held or
+                                               released by hand (``hold:<target>``) -> when
 ``{ns}:notices``                    channel    JSON, one notice per changed target per script call
 ==================================  =========  ====================================================================
 
@@ -47,6 +49,7 @@ class Keys:
         self.clears = f"{self.prefix}:clears"
         self.causes = f"{self.prefix}:causes"
         self.events = f"{self.prefix}:events"
+        self.holds = f"{self.prefix}:holds"
         self.order = f"{self.prefix}:order"
         self.notices = f"{self.prefix}:notices"
         self.scratch = f"{self.prefix}:scratch"

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from typing import NamedTuple, TypeVar
 
 from rate_coordinator.clock import ServerClock
-from rate_coordinator.models import FIRST_ID, EntryId, Notice, ReportDetails
+from rate_coordinator.models import FIRST_ID, EntryId, Hold, Notice, ReportDetails
 from rate_coordinator.snapshots import Snapshot, SnapshotLimit
 from rate_coordinator.targets import Target
 
@@ -52,8 +52,18 @@ class Limit(NamedTuple):
     """The wait that the event stored; None where that is not known."""
     details: ReportDetails | None = None
 
+    @property
+    def hold(self) -> Hold | None:
+        """What is known of its hold by hand, which may be over."""
+        return self.details.hold if self.details else None
 
-class _Held(NamedTuple):
+    @property
+    def held_until(self) -> float:
+        """When its hold by hand ends, on this process's clock, no later than the deadline; 0.0 where there is none."""
+        return self.deadline - max(0, self.resume_at_ms - self.hold.until_ms) / 1000 if self.hold else 0.0
+
+
+class _Presumed(NamedTuple):
     reports: int
     deadline: float
 
@@ -84,7 +94,7 @@ class Mirror:
         self.gaps = 0
         self._limits: dict[Target, Limit] = {}
         self._cleared: dict[Target, EntryId] = {}
-        self._held: dict[Target, _Held] = {}
+        self._presumed: dict[Target, _Presumed] = {}
         self._covered = FIRST_ID
         self._covered_ms = 0
         self._newest = FIRST_ID
@@ -102,8 +112,8 @@ class Mirror:
     def deadline(self, target: Target) -> float:
         """Return when exactly this target's own limit lifts; 0.0 when none is known."""
         limit = self._limits.get(target)
-        held = self._held.get(target)
-        return max(limit.deadline if limit else 0.0, held.deadline if held else 0.0)
+        presumed = self._presumed.get(target)
+        return max(limit.deadline if limit else 0.0, presumed.deadline if presumed else 0.0)
 
     def lifts_at(self, target: Target) -> float:
         """Return when the target may be called again: a backend's limit holds all its models; 0.0 when clear."""
@@ -119,9 +129,9 @@ class Mirror:
             self.model_until[target.backend, target.model] = self.deadline(target)
 
     def active(self, at: float) -> list[tuple[Target, float, Limit | None]]:
-        """Return target, deadline and limit of all that is limited at a moment; no limit where only held."""
+        """Return target, deadline and limit of all that is limited at a moment; no limit where only presumed."""
         # Copied whole: another thread may be reading.
-        targets = self._limits.copy().keys() | self._held.copy().keys()
+        targets = self._limits.copy().keys() | self._presumed.copy().keys()
         deadlines = ((target, self.deadline(target)) for target in targets)
         return [(target, deadline, self._limits.get(target)) for target, deadline in deadlines if deadline > at]
 
@@ -180,7 +190,7 @@ class Mirror:
         """Take in the reply to one of this process's own reports.
 
         Its notice is heard beside it. Of an epoch that is not the mirror's, it says nothing that could be
-        compared; then it is held until the snapshot that contains it.
+        compared; then it is presumed until the snapshot that contains it.
 
         Args:
             epoch: Of the limit's ID.
@@ -196,7 +206,7 @@ class Mirror:
         self.clock.hear(now_ms, received_at)
         if epoch != self.epoch:
             self._unplaced.append(_Unplaced(epoch, limit, now_ms, received_at, again, run_id))
-            return self.hold(limit.target, received_at + limit.remaining_seconds(now_ms))
+            return self.presume(limit.target, received_at + limit.remaining_seconds(now_ms))
         known = self._limits.get(limit.target)
         outdated = limit.id <= self._covered and (again or now_ms <= self._covered_ms)
         if outdated and (known is None or (known.id == FIRST_ID and known.resume_at_ms != limit.resume_at_ms)):
@@ -212,24 +222,24 @@ class Mirror:
         changed: set[Target] = set()
         for reply in unplaced:
             if (reply.epoch, reply.limit.target) == (epoch, target) and reply.limit.id <= cleared_id:
-                changed |= self.release(target)
+                changed |= self.settle(target)
             else:
                 self._unplaced.append(reply)
         return changed
 
-    def hold(self, target: Target, deadline: float) -> set[Target]:
-        """Limit a target in this process alone, until ``release``: its report is still on its way."""
-        held = self._held.get(target, _Held(0, 0.0))
-        self._held[target] = _Held(held.reports + 1, max(held.deadline, deadline))
+    def presume(self, target: Target, deadline: float) -> set[Target]:
+        """Limit a target in this process alone, until ``settle``: its report is still on its way."""
+        presumed = self._presumed.get(target, _Presumed(0, 0.0))
+        self._presumed[target] = _Presumed(presumed.reports + 1, max(presumed.deadline, deadline))
         return self._changed(target)
 
-    def release(self, target: Target) -> set[Target]:
-        """Undo one ``hold``: the report arrived, or was given up."""
-        held = self._held[target]
-        if held.reports > 1:
-            self._held[target] = held._replace(reports=held.reports - 1)
+    def settle(self, target: Target) -> set[Target]:
+        """Undo one ``presume``: the report arrived, or was given up."""
+        presumed = self._presumed[target]
+        if presumed.reports > 1:
+            self._presumed[target] = presumed._replace(reports=presumed.reports - 1)
             return set()
-        del self._held[target]
+        del self._presumed[target]
         return self._changed(target)
 
     def replace(self, snapshot: Snapshot, sent_at: float, received_at: float) -> set[Target]:
@@ -300,8 +310,13 @@ class Mirror:
         ]
 
     def behind_in(self, snapshot: Snapshot, sent_at: float, received_at: float) -> list[Limit]:
-        """Return the limits that are known to last longer than a snapshot says, or that it does not hold at all."""
+        """Return the limits that are known to last longer, or to be held longer by hand, than a snapshot says."""
         told = {limit.target: received_at + limit.remaining_seconds(snapshot.now_ms) for limit in snapshot.limits}
+        held = {
+            limit.target: received_at + limit.held_seconds(snapshot.now_ms)
+            for limit in snapshot.limits
+            if limit.details is not None and limit.details.hold is not None
+        }
         known = self._limits.copy()
         for limit in self._unplaced_limits(snapshot, sent_at):
             if limit.target not in known or known[limit.target].deadline < limit.deadline:
@@ -310,6 +325,7 @@ class Mirror:
             limit
             for target, limit in known.items()
             if limit.deadline > max(told.get(target, 0.0) + BEHIND_SECONDS, received_at)
+            or limit.held_until > max(held.get(target, 0.0) + BEHIND_SECONDS, received_at)
         ]
 
     def drop_lifted(self, at: float) -> None:
@@ -326,6 +342,10 @@ class Mirror:
     def limits(self) -> dict[Target, Limit]:
         """Return all limits as Redis told them, lifted ones too until they are dropped."""
         return self._limits.copy()
+
+    def cleared_by(self, target: Target) -> EntryId | None:
+        """Return the event that lifted a target's limit last, as far as that is younger than the last snapshot."""
+        return self._cleared.get(target)
 
     def limit(self, target: Target) -> Limit | None:
         """Return exactly this target's own limit as Redis told it, lifted or not."""
@@ -352,9 +372,9 @@ class Mirror:
         changed: set[Target] = set()
         for reply in unplaced:
             if reply.epoch == self.epoch:
-                changed |= self.learn(*reply[:4], again=reply.again) | self.release(reply.limit.target)
+                changed |= self.learn(*reply[:4], again=reply.again) | self.settle(reply.limit.target)
             elif reply.received_at <= snapshot_sent_at:
-                changed |= self.release(reply.limit.target)
+                changed |= self.settle(reply.limit.target)
             else:
                 self._unplaced.append(reply)
         return changed

@@ -81,6 +81,19 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", ser_json_inf_nan="strings")
 
 
+class Hold(_Frozen):
+    """A target is held by hand; nothing but its end and a release lift that."""
+
+    until_ms: int = Field(ge=0, le=LATEST_MS)
+    """When it ends, on the Redis server's clock, in milliseconds since 1970."""
+    wait_ms: int = Field(ge=0, le=LATEST_MS)
+    """For how long it was made."""
+    note: str = ""
+    """Why, in the words of who holds it."""
+    reporter: str = ""
+    """Name of the coordinator that made it."""
+
+
 class ReportDetails(_Frozen):
     """What a worker told when it reported, as it stands in events and notices (JSON)."""
 
@@ -95,7 +108,11 @@ class ReportDetails(_Frozen):
     """How long before the report the refused call had been sent; None where that was not told."""
     reporter: str = ""
     restores: str | None = None
-    """ID of the event whose limit this one puts back, after another server had taken over without it."""
+    """ID of the event whose limit this one puts back: after another server had taken over without it, or what is left
+    of a report's limit after a release, or of a hold after a clear."""
+    hold: Hold | None = None
+    """Where the target is held by hand: until when and why. A report's limit may last longer. It counts only until it
+    ends, whatever is told after that."""
 
     def shared(self) -> dict[str, Any]:
         """Return just these fields, for the event of the same report."""
@@ -111,6 +128,9 @@ class Notice(ReportDetails):
 
     version: int = WIRE_VERSION
     kind: Literal["limit", "clear", "pace"]
+    event: str | None = None
+    """Kind of the event that made the change, where that was done by hand: ``"hold"`` (in a limit), ``"release"`` (in a
+    limit that outlasts it, or in a clear) or ``"clear"`` (in a limit: the hold that outlasts it)."""
     epoch: str
     """Random token of the present order of IDs; IDs of two epochs cannot be compared."""
     id: WireId
@@ -162,8 +182,9 @@ class RateLimitEvent(_Frozen):
     job_id: str | None = None
     sheet_num: int | None = None
     model: str | None = None
-    kind: Literal["report", "clear", "pace"] = "report"
-    """``"pace"``: what was learned of the target's rate, or that it was forgotten."""
+    kind: Literal["report", "clear", "pace", "hold", "release"] = "report"
+    """``"hold"`` and ``"release"``: by hand. ``"pace"``: what was learned of the target's rate, or that it was
+    forgotten."""
     id: str = ""
     """The stream's entry ID."""
     reason: Reason | str = "rate_limit"
@@ -183,6 +204,8 @@ class RateLimitEvent(_Frozen):
     """Name of the coordinator that reported or cleared."""
     restores: str | None = None
     """ID of the event whose limit this one puts back, after another server had taken over without it."""
+    note: str = ""
+    """Why it is held, in the words of who holds it; only in a hold."""
     pace_rate: float | None = None
     """The pace of the whole fleet that was learned, in calls per second."""
     pace_ceiling: float | None = None
@@ -245,6 +268,13 @@ class ActiveLimit(_Frozen):
     reporter: str = ""
     delivered: bool = True
     """False for a limit that only this process knows of, because Redis is away."""
+    held_until: datetime | None = None
+    """Until when it is held by hand, on the Redis server's clock (UTC); None where it is not. A report may have made it
+    last longer than that."""
+    note: str = ""
+    """Why it is held, in the words of who holds it."""
+    held_by: str = ""
+    """Name of the coordinator that made the hold."""
 
     @property
     def target(self) -> Target:
@@ -290,11 +320,15 @@ class Explanation(_Frozen):
     resume_at: datetime | None
     """On the Redis server's clock (UTC); None when clear."""
     cause: RateLimitEvent | None
-    """The report that set the present resume time; None when clear."""
+    """The report, or the hold, that set the present resume time; None when clear."""
     before: tuple[RateLimitEvent, ...]
     """Reports and clears of the same target and its backend that came before the cause, newest first."""
     since: tuple[RateLimitEvent, ...] = ()
-    """Those that came after the cause and changed nothing, newest first."""
+    """Those that came after the cause, newest first: they did not move the resume time beyond it."""
+    held_until: datetime | None = None
+    """Until when it is held by hand, on the Redis server's clock (UTC); None where it is not."""
+    note: str = ""
+    """Why it is held, in the words of who holds it."""
 
 
 class Health(_Frozen):

@@ -12,10 +12,11 @@ import itertools
 import logging
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from typing import Any, TypeVar
 
 from rate_coordinator import clock
 from rate_coordinator.backoff import Backoff
@@ -23,15 +24,18 @@ from rate_coordinator.condition import Condition
 from rate_coordinator.connection import answered_within
 from rate_coordinator.errors import CoordinatorError, CoordinatorUnavailable
 from rate_coordinator.eventlog import MakeEvent
+from rate_coordinator.holds import HoldOrder
 from rate_coordinator.mirror import Mirror
 from rate_coordinator.models import EntryId, ReportResult
-from rate_coordinator.replies import Reply, ReportReply, WireReport
-from rate_coordinator.reports import Report, compact_json
+from rate_coordinator.replies import HoldReply, Reply, ReportReply, WireReport, write_members
+from rate_coordinator.reports import Report
 from rate_coordinator.snapshots import SnapshotLimit
 from rate_coordinator.store import Store
 from rate_coordinator.targets import Target
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 REPORTS_PER_CALL = 128
 """A call blocks the server for as long as it takes; this many reports take it a few milliseconds."""
@@ -52,15 +56,21 @@ PROMPT_SECONDS = 2.0
 
 
 @dataclass(slots=True, eq=False)
-class _Clear:
-    backend: str | None
-    model: str | None
+class _Order:
+    """What is done by hand: sent while its caller waits, or not at all."""
+
+    refusal: str
+    """What its caller is told where it is not sent."""
+    send: Callable[[int, bool], Awaitable[Any]]
+    """Sends it under a call number, told whether that has been tried before, and learns what became of it."""
     reported_at: float
-    settled: asyncio.Future[int]
+    settled: asyncio.Future[Any]
+    kept: bool = False
+    """Whether it is kept while Redis is away, as reports are, instead of failing."""
 
 
 class Outbox:
-    """Sends reports and clears, in the order in which they were made.
+    """Sends reports, and what is ordered by hand, in the order in which it was made.
 
     Args:
         store: Where they go.
@@ -102,13 +112,13 @@ class Outbox:
         self._condition = condition
         self._numbers = itertools.count(1)
         self._order = itertools.count()
-        self._queue: dict[int, Report | _Clear] = {}
+        self._queue: dict[int, Report | _Order] = {}
         self._by_deadline: list[tuple[float, int]] = []
         self._sending: list[Report] = []
         self._offline = False
         self._replaying = False
         self._full = False
-        self._unsettled: deque[Report | _Clear] = deque()
+        self._unsettled: deque[Report | _Order] = deque()
         self._patience_timer: asyncio.TimerHandle | None = None
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
@@ -128,7 +138,7 @@ class Outbox:
     async def report(self, report: Report) -> ReportResult:
         """Send a report and wait for what becomes of it. A caller that is cancelled does not take it back."""
         if report.wait.wait_ms:
-            self._changed(self._mirror.hold(report.target, report.deadline))
+            self._changed(self._mirror.presume(report.target, report.deadline))
         if self._offline:
             self._put(report)
             return self._undelivered(report)
@@ -143,12 +153,66 @@ class Outbox:
         Raises:
             CoordinatorUnavailable: Redis is away.
         """
+        details = write_members({"reporter": self._reporter})
+
+        async def send(number: int, _: bool) -> int:
+            known = self._mirror.targets_of(backend, model, clock.now())
+            reply, cleared = await self._store.clear(number, backend, model, known, details)
+            for target, event_id, held in cleared:
+                if not held:
+                    self._changed(self._mirror.learn_clear(reply.epoch, target, event_id))
+            return len(cleared)
+
+        return await self._carry_out("nothing was cleared", send)
+
+    async def order(self, order: HoldOrder) -> tuple[Reply, HoldReply]:
+        """Send what was ordered by hand: to hold a target, or to release it.
+
+        Raises:
+            CoordinatorUnavailable: Redis is away.
+        """
+        return await self._carry_out(
+            f"{order.target} was not {'held' if order.wait_ms else 'released'}", self._of(order)
+        )
+
+    async def restore(self, order: HoldOrder) -> None:
+        """Put a hold back, as a report puts a limit back: where Redis is away, later."""
+        self._changed(self._mirror.presume(order.target, order.deadline))
+        restoring = _Order("", self._of(order), clock.now(), asyncio.get_running_loop().create_future(), kept=True)
+        restoring.settled.add_done_callback(partial(self._restored, order.target))
+        self._put(restoring)
+        if not self._offline:
+            await asyncio.wait([restoring.settled], timeout=self._patience)
+
+    def _restored(self, target: Target, settled: asyncio.Future[Any]) -> None:
+        self._changed(self._mirror.settle(target))
+        if not settled.cancelled():
+            settled.exception()
+
+    def _of(self, order: HoldOrder) -> Callable[[int, bool], Awaitable[tuple[Reply, HoldReply]]]:
+        target = order.target
+
+        async def send(number: int, again: bool) -> tuple[Reply, HoldReply]:
+            reply, answer = await self._store.hold(number, order.to_wire(self._reporter, clock.now()))
+            if answer.limit is not None:
+                told = (reply.epoch, answer.limit, reply.now_ms, reply.received_at)
+                self._changed(self._mirror.learn(*told, again=again, run_id=reply.run_id))
+            elif answer.done:
+                self._changed(self._mirror.learn_clear(reply.epoch, target, answer.event_id))
+            if self._mirror.stale:
+                self._resynchronise()
+            return reply, answer
+
+        return send
+
+    async def _carry_out(self, refusal: str, send: Callable[[int, bool], Awaitable[T]]) -> T:
         if self._offline:
-            raise CoordinatorUnavailable(f"nothing was cleared: {self.last_error}")
-        clear = _Clear(backend, model, clock.now(), asyncio.get_running_loop().create_future())
-        self._put(clear)
-        self._bound(clear)
-        return await clear.settled
+            raise CoordinatorUnavailable(f"{refusal}: {self.last_error}")
+        settled: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        order = _Order(refusal, send, clock.now(), settled)
+        self._put(order)
+        self._bound(order)
+        return await settled
 
     def retry_now(self) -> None:
         """Do not wait any longer before trying again: Redis was heard."""
@@ -161,10 +225,10 @@ class Outbox:
             self._wake.clear()
             while self._queue:
                 key, item = next(iter(self._queue.items()))
-                if isinstance(item, _Clear):
+                if isinstance(item, _Order):
                     del self._queue[key]
                     if not item.settled.done():
-                        await self._send_clear(item)
+                        await self._send_order(item)
                 else:
                     self._sending = self._take_reports()
                     await self._send_reports(self._sending)
@@ -187,7 +251,7 @@ class Outbox:
         self._queue.clear()
         self._sending = []
 
-    def _bound(self, item: Report | _Clear) -> None:
+    def _bound(self, item: Report | _Order) -> None:
         # One timer for all: they come in the order in which their patience ends.
         self._unsettled.append(item)
         if self._patience_timer is None:
@@ -208,7 +272,7 @@ class Outbox:
                 self._give_up_on(item, error)
             self._unsettled.popleft()
 
-    def _give_up_on(self, item: Report | _Clear, error: Exception) -> None:
+    def _give_up_on(self, item: Report | _Order, error: Exception) -> None:
         if item.settled is None or item.settled.done():
             return
         if isinstance(item, Report):
@@ -216,7 +280,7 @@ class Outbox:
         else:
             item.settled.set_exception(error)
 
-    def _put(self, item: Report | _Clear) -> None:
+    def _put(self, item: Report | _Order) -> None:
         key = next(self._order)
         self._queue[key] = item
         if isinstance(item, Report) and self._offline:
@@ -242,7 +306,7 @@ class Outbox:
     def _take_reports(self) -> list[Report]:
         reports: list[Report] = []
         for key, item in list(itertools.islice(self._queue.items(), REPORTS_PER_CALL)):
-            if isinstance(item, _Clear):
+            if isinstance(item, _Order):
                 break
             del self._queue[key]
             reports.append(item)
@@ -273,31 +337,35 @@ class Outbox:
                 self._resynchronise()
             return
 
-    async def _send_clear(self, clear: _Clear) -> None:
+    async def _send_order(self, order: _Order) -> None:
         try:
-            await self._try_to_clear(clear)
+            await self._try(order)
         except asyncio.CancelledError:
-            clear.settled.cancel()
+            order.settled.cancel()
             raise
 
-    async def _try_to_clear(self, clear: _Clear) -> None:
+    async def _try(self, order: _Order) -> None:
         number = next(self._numbers)
-        details = compact_json({"reporter": self._reporter})[1:-1]
-        for attempt in range(1, ATTEMPTS + 1):
-            known = self._mirror.targets_of(clear.backend, clear.model, clock.now())
+        backoff, began = Backoff(REPLAY_SPREAD_SECONDS), clock.now()
+        for attempt in itertools.count(1):
             try:
-                reply, cleared = await self._store.clear(number, clear.backend, clear.model, known, details)
+                async with self._bounded():
+                    result = await order.send(number, attempt > 1)
             except Exception as error:
                 if self.ending:
                     raise asyncio.CancelledError from error
                 self._note(error)
-                if attempt == ATTEMPTS and not clear.settled.done():
-                    clear.settled.set_exception(error)
+                if attempt >= ATTEMPTS and order.kept:
+                    self._go_offline([], error)
+                    await self._pause(backoff, began)
+                elif attempt >= ATTEMPTS:
+                    if not order.settled.done():
+                        order.settled.set_exception(error)
+                    return
             else:
-                for target, event_id in cleared:
-                    self._changed(self._mirror.learn_clear(reply.epoch, target, event_id))
-                if not clear.settled.done():
-                    clear.settled.set_result(len(cleared))
+                self._come_online()
+                if not order.settled.done():
+                    order.settled.set_result(result)
                 return
 
     def _bounded(self) -> AbstractAsyncContextManager[None]:
@@ -320,6 +388,8 @@ class Outbox:
                 # More than was sent, where it stands for an older limit as well whose clock was put back.
                 wait_ms = max(sent.wait_ms, answer.resume_at_ms - reply.now_ms)
                 details = report.details(self._reporter, sent)
+                if answer.hold is not None:
+                    details = details.model_copy(update={"hold": answer.hold})
             if own and again:
                 # Which sending was carried out is not known, and the first was shortened by less than this one.
                 wait_ms = report.wait.wait_ms
@@ -333,7 +403,7 @@ class Outbox:
 
     def _release(self, report: Report) -> None:
         if report.wait.wait_ms:
-            self._changed(self._mirror.release(report.target))
+            self._changed(self._mirror.settle(report.target))
 
     def _undelivered(self, report: Report) -> ReportResult:
         return report.undelivered(max(0.0, self._mirror.deadline(report.target) - clock.now()))
@@ -346,9 +416,12 @@ class Outbox:
         for report in reports:
             self._give_up_on(report, error)
         for key, item in list(self._queue.items()):
-            self._give_up_on(item, CoordinatorUnavailable(f"nothing was cleared: {error}"))
-            if isinstance(item, _Clear):
-                del self._queue[key]
+            if isinstance(item, _Order):
+                if not item.kept:
+                    self._give_up_on(item, CoordinatorUnavailable(f"{item.refusal}: {error}"))
+                    del self._queue[key]
+            else:
+                self._give_up_on(item, error)
         self._by_deadline = [(item.deadline, key) for key, item in self._queue.items() if isinstance(item, Report)]
         heapq.heapify(self._by_deadline)
         self._drop_above_capacity()

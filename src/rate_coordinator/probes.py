@@ -43,7 +43,8 @@ class ProbeAnswer(NamedTuple):
 def verifiable_at(limit: Limit, verify_every: float, server_now_ms: int) -> float:
     """Return when a limit may be tried, on this process's clock; infinite where it may not.
 
-    That is one that lasts longer than ``verify_every``, or was cut to the longest wait that counts.
+    That is one that lasts longer than ``verify_every``, or was cut to the longest wait that counts; while it is held by
+    hand it is not tried.
 
     Args:
         limit: As it is known.
@@ -55,7 +56,7 @@ def verifiable_at(limit: Limit, verify_every: float, server_now_ms: int) -> floa
     clamped = limit.details is not None and limit.details.clamped == "above_cap"
     if not verify_every or not (clamped or lasts_ms > long_ms):
         return float("inf")
-    return limit.deadline - (limit.resume_at_ms - set_at_ms(limit) - long_ms) / 1000
+    return max(limit.held_until, limit.deadline - (limit.resume_at_ms - set_at_ms(limit) - long_ms) / 1000)
 
 
 def set_at_ms(limit: Limit) -> int:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
 from rate_coordinator import clock
-from rate_coordinator.models import FIRST_ID, LATEST_MS, EntryId, RateLimitEvent, ReportDetails
+from rate_coordinator.models import FIRST_ID, LATEST_MS, EntryId, Hold, RateLimitEvent, ReportDetails
 from rate_coordinator.probes import ProbeAnswer
 from rate_coordinator.snapshots import SnapshotLimit
 from rate_coordinator.targets import Target
@@ -50,6 +50,32 @@ class ReportReply(NamedTuple):
     """Just after this report, as its event has it."""
     cleared: bool
     """Whether it limits nothing, because a clear was made after it."""
+    hold: Hold | None = None
+    """Where the target is held by hand: until when and why."""
+
+
+class WireHold(NamedTuple):
+    """One order to hold or to release as the script takes it."""
+
+    target: Target
+    wait_ms: int
+    """0 releases."""
+    age_ms: int
+    """How long ago the hold was made that it puts back; 0 where it is a new one."""
+    details: str
+    """Members of a JSON object."""
+
+
+class HoldReply(NamedTuple):
+    """What the script answers about it."""
+
+    event_id: EntryId
+    """``FIRST_ID`` where nothing was recorded."""
+    done: bool
+    """False where there was nothing to release, or where a newer order had made it void."""
+    extended: bool
+    limit: SnapshotLimit | None
+    """What the target's limit is, where it was done; None for none."""
 
 
 class Reply(NamedTuple):
@@ -62,9 +88,14 @@ class Reply(NamedTuple):
     """Of the server process that answered; empty where it may not be asked."""
 
 
+def write_members(details: Mapping[str, object]) -> str:
+    """Return what a script puts into a JSON object: its members, without the braces."""
+    return json.dumps(details, separators=(",", ":"))[1:-1]
+
+
 def write_names(target: Target) -> str:
     """Return a target's names as members of a JSON object."""
-    return json.dumps({"backend": target.backend, "model": target.model}, separators=(",", ":"))[1:-1]
+    return write_members({"backend": target.backend, "model": target.model})
 
 
 def read_limit(encoded: bytes, score: bytes, cause: str) -> SnapshotLimit:
@@ -85,6 +116,17 @@ def read_limit(encoded: bytes, score: bytes, cause: str) -> SnapshotLimit:
         )
     except (ValueError, ValidationError):
         return SnapshotLimit(target, resume_at_ms, FIRST_ID, None, None)
+
+
+def read_hold_reply(target: Target, body: Mapping[str, Any]) -> HoldReply:
+    """Read the answer to an order to hold or to release."""
+    event_id, limit = body["event_id"], None
+    if body["limit"]:
+        resume_at_ms, wait_ms, details = body["limit"]
+        told = ReportDetails.model_validate(details)
+        limit = SnapshotLimit(target, resume_at_ms, EntryId.parse(event_id), wait_ms, told)
+    parsed_id = EntryId.parse(event_id) if event_id else FIRST_ID
+    return HoldReply(parsed_id, bool(body["done"]), bool(body["extended"]), limit)
 
 
 def read_paces(flat: list[bytes]) -> Iterator[tuple[Target, int]]:

@@ -27,6 +27,11 @@ class SnapshotLimit(NamedTuple):
         longest_ms = LONGEST_CAP_SECONDS * 1000 if self.wait_ms is None else self.wait_ms
         return max(0.0, min(self.resume_at_ms - now_ms, longest_ms, LONGEST_CAP_SECONDS * 1000) / 1000)
 
+    def held_seconds(self, now_ms: int) -> float:
+        """Return how long it is still held by hand from a moment of the server's clock on; 0.0 if it is not."""
+        hold = self.details.hold if self.details else None
+        return max(0.0, min(hold.until_ms - now_ms, hold.wait_ms) / 1000) if hold else 0.0
+
 
 class Snapshot(NamedTuple):
     """All active limits, read in one call."""

@@ -21,13 +21,16 @@ from rate_coordinator.allowances import Spread
 from rate_coordinator.connection import Endpoint, Link, unavailable
 from rate_coordinator.errors import ServerUnsuitable
 from rate_coordinator.keys import Keys
-from rate_coordinator.models import FIRST_ID, WIRE_VERSION, EntryId, RateLimitEvent
+from rate_coordinator.models import FIRST_ID, WIRE_VERSION, EntryId, Hold, RateLimitEvent
 from rate_coordinator.probes import Probe, ProbeAnswer, ProbeNews
 from rate_coordinator.replies import (
+    HoldReply,
     Reply,
     ReportReply,
+    WireHold,
     WireReport,
     read_event,
+    read_hold_reply,
     read_limit,
     read_paces,
     read_probe,
@@ -47,7 +50,7 @@ HORIZON_MS = 250
 """Turns that are due later than this from now are not given yet: a process that dies strands no more than these."""
 NEWER_FORMAT = "NEWERFORMAT"
 """The error with which a script refuses to touch what a newer version has changed."""
-FIRST_LIMIT_KEY = 8
+FIRST_LIMIT_KEY = 9
 """Position of the first target's keys among a script's keys: that of its limit, and that of its pace."""
 KEYS_PER_TARGET = 2
 TARGETS_PER_REINDEX = 1000
@@ -108,13 +111,26 @@ class Store:
                 EntryId.parse(cause) if cause else FIRST_ID,
                 event_resume_at_ms,
                 bool(cleared),
+                Hold.model_validate(hold[0]) if hold else None,
             )
-            for event, extended, resume_at_ms, cause, event_resume_at_ms, cleared in body["results"]
+            for event, extended, resume_at_ms, cause, event_resume_at_ms, cleared, *hold in body["results"]
         ]
+
+    async def hold(self, call_number: int, order: WireHold) -> tuple[Reply, HoldReply]:
+        """Hold a target by hand, or release it, in one call."""
+        target, keys = order.target, self.keys
+        own = [*self._keys(()), keys.limit(target)]
+
+        async def exchange(link: Link) -> Any:
+            told: list[Any] = [target.encode(), write_names(target), order.wait_ms, order.age_ms, order.details]
+            return link.run_id, await link.run(script("hold"), own, self._head(link, call_number) + told)
+
+        reply, body = self._read_reply(*await self._exchange(exchange))
+        return reply, read_hold_reply(target, body)
 
     async def clear(
         self, call_number: int, backend: str | None, model: str | None, known: Iterable[Target], details: str
-    ) -> tuple[Reply, list[tuple[Target, EntryId]]]:
+    ) -> tuple[Reply, list[tuple[Target, EntryId, bool]]]:
         """Clear a backend with its models, one model, or (None) everything, in one call if ``known`` is complete.
 
         Args:
@@ -125,7 +141,7 @@ class Store:
             details: Members of a JSON object that say who clears.
 
         Returns:
-            The reply, and each target that was cleared with the ID of its event.
+            The reply, and each target that was cleared with the ID of its event, and whether it stays held by hand.
         """
         targets = dict.fromkeys(known)
         if backend is not None:
@@ -144,7 +160,10 @@ class Store:
             run_id, answer = await self._exchange(exchange)
             if answer[0]:
                 reply, body = self._read_reply(run_id, answer)
-                return reply, [(Target.decode(target), EntryId.parse(event)) for event, target in body["cleared"]]
+                return reply, [
+                    (Target.decode(target), EntryId.parse(event), held == [1])
+                    for event, target, *held in body["cleared"]
+                ]
             garbage: list[bytes] = []
             for encoded in answer[2:]:
                 try:
@@ -219,7 +238,7 @@ class Store:
         """
         target, keys = probe.target, self.keys
         own = [keys.pace(target), keys.limit(target)]
-        shared = [keys.active, keys.causes, keys.events, keys.order, keys.clears, keys.paces]
+        shared = [keys.active, keys.causes, keys.events, keys.order, keys.clears, keys.paces, keys.holds]
 
         async def exchange(link: Link) -> Any:
             told: list[Any] = [what, probe.epoch, probe.probe_ms, probe.resume_at_ms, since_ms]
@@ -375,7 +394,7 @@ class Store:
         keys = self.keys
         types = {
             **{keys.order: "hash", keys.active: "zset", keys.causes: "hash", keys.events: "stream"},
-            **{keys.clears: "zset", keys.paces: "zset", keys.applied(self._client_id): "string"},
+            **{keys.clears: "zset", keys.paces: "zset", keys.holds: "hash", keys.applied(self._client_id): "string"},
         }
         try:
             removed = await self._guarded(link.run(script("repair"), list(types), list(types.values())))
@@ -405,7 +424,7 @@ class Store:
         keys = self.keys
         fixed = [keys.order, keys.active, keys.causes, keys.events, keys.applied(self._client_id)]
         own = [key for target in targets for key in (keys.limit(target), keys.pace(target))]
-        return [*fixed, keys.clears, keys.paces, *own]
+        return [*fixed, keys.clears, keys.paces, keys.holds, *own]
 
     def _head(self, link: Link, call_number: int) -> list[Any]:
         new_epoch, channel = secrets.token_hex(8), self.keys.notices

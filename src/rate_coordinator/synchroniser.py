@@ -101,7 +101,7 @@ class Synchroniser:
         self._waiters.changed(changed)
         if not told:
             self._publish(notice, delay)
-        if notice.kind == "limit":
+        if notice.kind == "limit" and notice.event is None:
             self._log.add(EntryId.parse(notice.id), partial(RateLimitEvent.of_notice, notice))
         # How much of the wait is left is not known where the notice was on its way for long, as after a suspension.
         return self._mirror.stale or self._mirror.clock.contradicted_by(notice.now_ms, received_at)

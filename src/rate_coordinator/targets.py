@@ -38,6 +38,15 @@ def check_name(what: str, name: object) -> str:
     return name
 
 
+def is_unicode(text: str) -> bool:
+    """Tell whether a text can be written as UTF-8; with a lone surrogate, no reader of the JSON could take it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 class Target(NamedTuple):
     """A backend, or a backend and a model: what a limit is attached to."""
 

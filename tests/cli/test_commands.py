@@ -119,6 +119,9 @@ def test_status_as_json_has_its_documented_fields(cli: Cli) -> None:
         "reason": "rate_limit",
         "job_id": "j",
         "sheet_num": None,
+        "held_until": None,
+        "held_by": None,
+        "note": "",
     }
 
 
@@ -142,7 +145,7 @@ def test_clearing_a_model_leaves_its_backend_alone(cli: Cli) -> None:
     cli("report", "openai", "30")
     cli("report", "openai", "30", "--model", "gpt")
     told = cli("clear", "openai", "--model", "gpt", "--json").json
-    assert told == {"target": "openai/gpt", "backend": "openai", "model": "gpt", "cleared": 1}
+    assert told == {"target": "openai/gpt", "backend": "openai", "model": "gpt", "cleared": 1, "held": []}
     assert cli("check", "openai").code == 75
 
 
@@ -152,7 +155,8 @@ def test_clearing_everything_is_refused_without_a_terminal_to_ask_on(cli: Cli) -
     assert outcome.code == 2
     assert "--yes" in outcome.err
     assert cli("check", "openai").code == 75
-    assert cli("clear", "--yes", "--json").json == {"target": None, "backend": None, "model": None, "cleared": 1}
+    everything = {"target": None, "backend": None, "model": None}
+    assert cli("clear", "--yes", "--json").json == {**everything, "cleared": 1, "held": []}
     assert cli("check", "openai").code == 0
     assert cli("clear", "--yes").out == "nothing was limited\n"
 
@@ -197,6 +201,8 @@ def test_explain_as_json_has_its_documented_fields(cli: Cli) -> None:
         "limited": False,
         "seconds_remaining": 0.0,
         "resume_at": None,
+        "held_until": None,
+        "note": "",
         "cause": None,
         "since": [],
         "before": [],
@@ -227,10 +233,10 @@ def test_events_are_printed_with_the_newest_last(cli: Cli) -> None:
     cli("clear", "--yes")
     lines = cli("events").out.splitlines()
     assert len(lines) == 5
-    assert "  report  openai  30 s  until " in lines[0]
+    assert "  report   openai  30 s  until " in lines[0]
     assert ", job j" in lines[1]
     assert "  openai  5 s  changed nothing  rate_limit  by " in lines[2]
-    assert "  clear   openai" in lines[3] + lines[4]
+    assert "  clear    openai" in lines[3] + lines[4]
 
 
 def test_events_as_json_are_one_object_a_line(cli: Cli) -> None:
@@ -259,6 +265,7 @@ def test_events_as_json_are_one_object_a_line(cli: Cli) -> None:
         "pace_rate": None,
         "pace_ceiling": None,
         "probe": None,
+        "note": "",
     }
     assert (clear["kind"], clear["target"]) == ("clear", "openai")
     assert (idle["kind"], idle["target"]) == ("clear", None)

@@ -112,7 +112,7 @@ def test_following_events_shows_also_reports_that_extend_nothing(real: Place) ->
         do(real, "report", "openai", "1", "--job-id", "second")
         output.until("1 s  changed nothing")
         do(real, "clear", "openai")
-        output.until("  clear   openai")
+        output.until("  clear    openai")
         assert output.text.count("job first") == 1
 
 

@@ -112,4 +112,4 @@ def test_an_event_of_a_pace_says_what_was_learned(rate: float | None, said: str)
     event = RateLimitEvent(
         backend_type="openai", detected_at=at, suggested_wait_seconds=0.0, kind="pace", pace_rate=rate
     )
-    assert texts.event_line(event).endswith(f"  pace    openai  {said}")
+    assert texts.event_line(event).endswith(f"  pace     openai  {said}")

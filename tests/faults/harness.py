@@ -209,6 +209,7 @@ class Trial:
         # A machine that stands still for a moment is no fault of theirs.
         await eventually(self._started)
         await self.subject.report_rate_limit("before", 600.0)
+        await self.subject.hold("held", 600.0, "by hand")
         await self._change_when_possible()
         await eventually(lambda: self.mirror() == self.in_redis())
         self._metronome.__enter__()
@@ -267,6 +268,7 @@ class Trial:
             await asyncio.wait([changing])
         if expect.keeps_data:
             assert before.items() <= self.mirror().items()
+            assert [limit.note for limit in self.subject.limits if limit.held_until == limit.resume_at] == ["by hand"]
         self._check_reports(expect, stood_still=back - began)
         self._check_after(expect)
         outcome.longest_read, outcome.longest_stall = self.reader.longest_read, self.reader.longest_stall

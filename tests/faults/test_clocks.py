@@ -62,6 +62,12 @@ async def report(coordinator: RateLimitCoordinator, backend: str, wait_seconds: 
     return promise
 
 
+async def hold(coordinator: RateLimitCoordinator, backend: str, wait_seconds: float) -> Promise:
+    promise = Promise(backend, wait_seconds)
+    assert (await coordinator.hold(backend, wait_seconds)).extended
+    return promise
+
+
 @asynccontextmanager
 async def reading(*coordinators: RateLimitCoordinator) -> AsyncIterator[None]:
     """Read all the time, and fail if a read raises or waits."""
@@ -101,7 +107,7 @@ async def test_a_servers_clock_that_is_set_and_set_right_again_releases_nobody_e
             await stack.enter_async_context(RateLimitCoordinator.from_url(server.url, "test")) for _ in range(2)
         ]
         await stack.enter_async_context(reading(one, two))
-        long = await report(one, "long", LONG)
+        long, held = await report(one, "long", LONG), await hold(two, "held", LONG)
         for shift, name in ((step, "set"), (0, "set right")):
             short = await report(one, f"short, {name}", SHORT)
             await eventually(lambda short=short: {short.backend, "long"} <= two.active_limits.keys())  # type: ignore[misc]
@@ -114,11 +120,14 @@ async def test_a_servers_clock_that_is_set_and_set_right_again_releases_nobody_e
                 await each.refresh()
             for each in (one, two):
                 assert long.is_kept_by(each)
+                assert held.is_kept_by(each)
                 assert short.is_kept_by(each)
             # What Redis had let go too early, or held too long, has been put right by those who knew.
-            await eventually(lambda newcomer=newcomer: newcomer.active_limits.get("long", 0.0) > LONG - 60)  # type: ignore[misc]
+            for name in ("long", "held"):
+                await eventually(lambda c=newcomer, n=name: c.active_limits.get(n, 0.0) > LONG - 60)  # type: ignore[misc]
             for each in (one, two, newcomer):
                 assert after.is_kept_by(each)
+                assert [limit.backend for limit in each.limits if limit.held_until == limit.resume_at] == ["held"]
                 # A newcomer may hold what was limited before the step anew, but never for more than its own wait.
                 assert all(left <= LONG for left in each.active_limits.values())
             await asyncio.gather(*(is_released_in_time(task, short) for task in waiting))
@@ -127,6 +136,7 @@ async def test_a_servers_clock_that_is_set_and_set_right_again_releases_nobody_e
                 assert time.monotonic() - after.made_at >= AFTER
                 assert (each.health.state, each.health.last_error) == ("connected", None)
                 assert long.is_kept_by(each)
+                assert held.is_kept_by(each)
 
 
 @pytest.mark.parametrize("ahead", [HOUR, -HOUR], ids=["ahead", "behind"])

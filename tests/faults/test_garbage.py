@@ -17,7 +17,7 @@ from tests.conftest import Make, Place
 from tests.server.test_healing import in_redis, resume_times
 from tests.servers import RedisServer, eventually
 
-KEYS = ["limit", "active", "causes", "events", "order", "clears", "applied"]
+KEYS = ["limit", "active", "causes", "events", "order", "clears", "holds", "applied"]
 
 
 def key_of(keys: Keys, name: str, coordinator: RateLimitCoordinator) -> str:
@@ -55,6 +55,18 @@ async def test_a_key_of_a_wrong_type_is_removed_with_one_warning_and_fails_no_re
     assert len([record for record in caplog.records if "wrong type" in record.getMessage()]) == expected
     assert await two.clear_limits() == 3
     await eventually(lambda: not one.active_limits)
+
+
+async def test_records_of_holds_that_make_no_sense_are_no_holds(real: Place, make: Make, admin: redis.Redis) -> None:
+    coordinator = await make()
+    for record in ("garbage", "", "9" * 400 + "|1-1|1|", f"{2**53}|1-1||", f"{2**53}|1-1|5|garbage", '5|"|5|"a":1'):
+        admin.hset(real.keys.holds, "openai", record)
+        admin.hset(real.keys.holds, "openai:reports", record)
+        assert (await coordinator.report_rate_limit("openai", 60.0)).delivered
+        assert await coordinator.clear_limits("openai") == 1
+        assert (await coordinator.hold("openai", 60.0)).extended
+        assert await coordinator.release("openai")
+        assert coordinator.limits == ()
 
 
 @pytest.mark.parametrize("name", KEYS)

@@ -127,6 +127,10 @@ def test_what_one_reports_the_other_knows_and_all_methods_answer(make_sync: Make
     assert [(limit.job_id, limit.reason) for limit in other.limits] == [("job", "quota")]
     assert [event.sheet_num for event in other.recent_events] == [7]
     assert [event.id for event in other.events(since=60.0, count=5)] == [result.event_id]
+    assert one.hold("claude", 60.0, "maintenance").extended
+    assert soon(lambda: "maintenance" in {limit.note for limit in other.limits})
+    assert other.release("claude")
+    assert not one.release("claude", "m")
     cause = other.explain("openai", "m").cause
     assert cause is not None
     assert cause.job_id == "job"

@@ -245,8 +245,8 @@ class Scripted:
 
 
 def report_keys() -> list[str]:
-    fixed = [KEYS.order, KEYS.active, KEYS.causes, KEYS.events, KEYS.applied("client"), KEYS.clears, KEYS.paces]
-    return [*fixed, KEYS.limit(TARGET), KEYS.pace(TARGET)]
+    fixed = [KEYS.order, KEYS.active, KEYS.causes, KEYS.events, KEYS.applied("client"), KEYS.clears]
+    return [*fixed, KEYS.paces, KEYS.holds, KEYS.limit(TARGET), KEYS.pace(TARGET)]
 
 
 def report_arguments(
@@ -259,7 +259,7 @@ def report_arguments(
 
 def probe_keys() -> list[str]:
     own = [KEYS.pace(TARGET), KEYS.limit(TARGET)]
-    return [*own, KEYS.active, KEYS.causes, KEYS.events, KEYS.order, KEYS.clears, KEYS.paces]
+    return [*own, KEYS.active, KEYS.causes, KEYS.events, KEYS.order, KEYS.clears, KEYS.paces, KEYS.holds]
 
 
 def probe_arguments(what: str, told: Probe, verify_ms: int, since_ms: int, retry_ms: int, forget_ms: int) -> list[str]:

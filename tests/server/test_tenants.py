@@ -61,6 +61,8 @@ async def use_everything(coordinator: RateLimitCoordinator, other: RateLimitCoor
     await coordinator.prune_stale()
     await coordinator.clear_limits("openai", model="gpt")
     await coordinator.clear_limits("b1")
+    await coordinator.hold("openai", 60.0, "maintenance")
+    await other.release("openai")
     await other.clear_limits()
     await other.refresh()
 

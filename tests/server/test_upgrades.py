@@ -17,7 +17,7 @@ from tests.servers import eventually
 
 
 def test_scripts_and_notices_are_of_one_format() -> None:
-    for name in ("report", "clear", "snapshot", "probe"):
+    for name in ("report", "clear", "snapshot", "probe", "hold"):
         assert f"local FORMAT = {WIRE_VERSION}\n" in read_script(name)
 
 

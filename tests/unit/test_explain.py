@@ -84,8 +84,8 @@ def test_what_has_lifted_is_not_described() -> None:
 
 def test_a_limit_that_only_this_process_knows_of_is_not_delivered() -> None:
     mirror = mirror_of(told(OPENAI, 10))
-    mirror.hold(OPENAI, AT + 60)
-    mirror.hold(CLAUDE, AT + 5)
+    mirror.presume(OPENAI, AT + 60)
+    mirror.presume(CLAUDE, AT + 5)
 
     openai, claude = describe_limits(mirror, NOW_MS, AT)
 

@@ -302,7 +302,10 @@ def test_what_is_told_again_changes_nothing(stored_ms: int, again: int) -> None:
     process.synchronise(before_ms=0)
 
     after = process.mirror.limits()[OPENAI]
-    assert (after.id, after.resume_at_ms, after.details) == (before.id, before.resume_at_ms, before.details)
+    assert after.details is not None
+    assert before.details is not None
+    assert after.details.shared() == before.details.shared()
+    assert (after.id, after.resume_at_ms) == (before.id, before.resume_at_ms)
     assert after.deadline == pytest.approx(before.deadline, abs=1e-6)
 
 
@@ -489,35 +492,35 @@ def test_an_own_clear_never_lifts_a_newer_limit(redis: ModelRedis, process: Proc
     assert process.resume_times() == resume_times(redis)
 
 
-def test_what_is_held_limits_until_its_last_report_is_released(process: Process) -> None:
+def test_what_is_presumed_limits_until_its_last_report_is_settled(process: Process) -> None:
     mirror, now = process.mirror, process.redis.now
     mirror.track(OPENAI)
 
-    assert mirror.hold(OPENAI, now + 5) == {OPENAI}
-    mirror.hold(OPENAI, now + 2)
+    assert mirror.presume(OPENAI, now + 5) == {OPENAI}
+    mirror.presume(OPENAI, now + 2)
     assert mirror.until == {"openai": now + 5}
     assert [target for target, _, _ in mirror.active(now)] == [OPENAI]
     assert mirror.targets_of(None, None, now) == [], "Redis has nothing to clear"
 
-    assert mirror.release(OPENAI) == set()
+    assert mirror.settle(OPENAI) == set()
     assert mirror.deadline(OPENAI) == now + 5
-    assert mirror.release(OPENAI) == {OPENAI}
+    assert mirror.settle(OPENAI) == {OPENAI}
     assert mirror.until == {"openai": 0.0}
     assert mirror.active(now) == []
 
 
-def test_what_is_held_never_shortens_what_redis_told(redis: ModelRedis, process: Process) -> None:
+def test_what_is_presumed_never_shortens_what_redis_told(redis: ModelRedis, process: Process) -> None:
     process.learn(redis.report(OPENAI, 10_000))
     told = process.mirror.deadline(OPENAI)
 
-    process.mirror.hold(OPENAI, redis.now + 1)
+    process.mirror.presume(OPENAI, redis.now + 1)
     assert process.mirror.deadline(OPENAI) == told
-    process.mirror.release(OPENAI)
+    process.mirror.settle(OPENAI)
     assert process.mirror.deadline(OPENAI) == told
 
 
-def test_a_snapshot_does_not_release_what_is_held(redis: ModelRedis, process: Process) -> None:
-    process.mirror.hold(OPENAI, redis.now + 5)
+def test_a_snapshot_does_not_settle_what_is_presumed(redis: ModelRedis, process: Process) -> None:
+    process.mirror.presume(OPENAI, redis.now + 5)
 
     process.synchronise()
 
@@ -831,7 +834,7 @@ def test_what_has_lifted_is_dropped_and_reads_clear(redis: ModelRedis, process: 
 
 
 def test_names_that_were_asked_for_but_are_clear_are_remembered_only_up_to_a_bound(process: Process) -> None:
-    process.mirror.hold(OPENAI, 1e9)
+    process.mirror.presume(OPENAI, 1e9)
     process.mirror.track(OPENAI)
     for number in range(2 * TRACKED_NAMES + 10):
         process.mirror.track(Target("backend", f"model {number}"))

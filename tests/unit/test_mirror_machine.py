@@ -10,7 +10,7 @@ from rate_coordinator.mirror import Mirror
 from rate_coordinator.models import FIRST_ID, EntryId, Notice
 from rate_coordinator.snapshots import Snapshot
 from rate_coordinator.targets import Target
-from tests.unit.model import TARGETS, ModelRedis, OwnReply, delays_ms, process_clock, targets, waits_ms
+from tests.unit.model import TARGETS, ModelRedis, OwnReply, delays_ms, holds_ms, process_clock, targets, waits_ms
 
 ROUNDING = 1e-6
 numbers = st.integers(0, 20)
@@ -53,6 +53,16 @@ class MirrorMachine(RuleBasedStateMachine):
         self.redis.clear(*sorted(cleared, key=str))
         self._collect()
 
+    @rule(of=targets, wait_ms=holds_ms)
+    def somebody_holds(self, of: Target, wait_ms: int) -> None:
+        self.redis.hold(of, wait_ms)
+        self._collect()
+
+    @rule(of=targets)
+    def somebody_releases(self, of: Target) -> None:
+        self.redis.release(of)
+        self._collect()
+
     @rule()
     def the_database_is_flushed(self) -> None:
         self.redis.flush()
@@ -66,7 +76,7 @@ class MirrorMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.called is None)
     @rule(of=targets, wait_ms=waits_ms)
     def this_process_reports(self, of: Target, wait_ms: int) -> None:
-        self.mirror.hold(of, self.redis.now + wait_ms / 1000)
+        self.mirror.presume(of, self.redis.now + wait_ms / 1000)
         self.called = (of, self.redis.report(of, wait_ms), False)
         self._collect()
 
@@ -85,7 +95,7 @@ class MirrorMachine(RuleBasedStateMachine):
         if reply.limit is not None:
             self._late(reply.executed_at_ms)
             self.mirror.learn(reply.epoch, reply.limit, reply.now_ms, self.redis.now, again=again)
-        self.mirror.release(target)
+        self.mirror.settle(target)
         stored = self.redis.active().get(target)
         if reply.limit and stored and (reply.epoch, reply.limit.id) == (self.redis.epoch, stored.id):
             # Read-your-writes: nothing has happened to it since.
@@ -97,6 +107,20 @@ class MirrorMachine(RuleBasedStateMachine):
             self.mirror.learn_clear(self.redis.epoch, cleared, event_id)
             if self.redis.epoch == self.mirror.epoch:
                 assert self.mirror.limit(cleared) is None
+        self._collect()
+
+    @rule(of=targets, wait_ms=holds_ms)
+    def this_process_holds(self, of: Target, wait_ms: int) -> None:
+        self._learn_of_hand(self.redis.hold(of, wait_ms))
+        self._collect()
+
+    @rule(of=targets)
+    def this_process_releases(self, of: Target) -> None:
+        done = self.redis.release(of)
+        if isinstance(done, EntryId):
+            self.mirror.learn_clear(self.redis.epoch, of, done)
+        elif done is not None:
+            self._learn_of_hand(done)
         self._collect()
 
     @rule()
@@ -180,6 +204,7 @@ class MirrorMachine(RuleBasedStateMachine):
             t: stored.resume_at_ms for t, stored in active.items()
         }
         assert {t: known[t].id for t in active} == {t: stored.id for t, stored in active.items()}
+        assert {t: known[t].hold for t in active} == {t: stored.hold for t, stored in active.items()}
         for target in TARGETS:
             if target in active:
                 late = self.mirror.deadline(target) - active[target].lifts_at
@@ -224,6 +249,22 @@ class MirrorMachine(RuleBasedStateMachine):
             notice_id = EntryId.parse(notice.id)
             if notice.epoch == self.mirror.epoch and self.covered < notice_id < newest:
                 assert (notice.epoch, notice.id) in self.heard
+
+    @invariant()
+    def what_is_held_is_limited_until_its_end(self) -> None:
+        for limit in self.mirror.limits().values():
+            assert limit.held_until <= limit.deadline + ROUNDING
+        for target, stored in self.redis.active().items():
+            hold = self.redis.held(target)
+            assert stored.resume_at_ms >= (hold.until_ms if hold else 0)
+
+    def _learn_of_hand(self, reply: OwnReply) -> None:
+        assert reply.limit is not None
+        self.mirror.learn(reply.epoch, reply.limit, reply.now_ms, self.redis.now)
+        if reply.epoch == self.mirror.epoch:
+            known = self.mirror.limit(reply.limit.target)
+            assert known is not None
+            assert (known.id, known.resume_at_ms) == (reply.limit.id, reply.limit.resume_at_ms)
 
     def _in_epoch(self, epoch: str) -> None:
         if epoch != self.known_epoch:

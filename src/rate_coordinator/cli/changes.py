@@ -50,7 +50,7 @@ def line(change: Change) -> str:
     if change.kind in ("cleared", "lifted"):
         return text
     until = f"{texts.seconds(limit.seconds_remaining)} left, until {texts.clock_time(limit.resume_at)}"
-    return f"{text}: {until}, {texts.printable(limit.reason)}, by {texts.who(limit)}"
+    return f"{text}: {until}, {texts.why(limit)}, by {texts.who(limit)}"
 
 
 def as_fields(change: Change) -> fields.Fields:

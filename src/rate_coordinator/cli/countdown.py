@@ -55,7 +55,7 @@ class Countdown:
             return
         left = max(1, math.ceil(limit.seconds_remaining))
         text = f"{self._target}: {left} s left, until {texts.clock_time(limit.resume_at)}"
-        text += f" ({texts.printable(limit.reason)}, {texts.who(limit)})"
+        text += f" ({texts.why(limit)}, {texts.who(limit)})"
         if health.state == "degraded":
             text = f"[Redis is away] {text}"
         # A terminal without a size says 0.

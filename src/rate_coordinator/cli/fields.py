@@ -31,6 +31,9 @@ def of_limit(limit: ActiveLimit) -> Fields:
         "reporter": limit.reporter,
         "job_id": limit.job_id,
         "sheet_num": limit.sheet_num,
+        "held_until": moment(limit.held_until),
+        "held_by": limit.held_by or None,
+        "note": limit.note,
     }
 
 
@@ -68,6 +71,7 @@ def of_event(event: RateLimitEvent) -> Fields:
         "pace_rate": event.pace_rate,
         "pace_ceiling": event.pace_ceiling,
         "probe": event.probe,
+        "note": event.note,
     }
 
 

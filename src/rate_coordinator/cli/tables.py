@@ -44,6 +44,6 @@ def limits_table(limits: Sequence[ActiveLimit]) -> Table:
             Text(texts.bar(limit.seconds_remaining, limit.wait_seconds, full=full, empty=empty), style="yellow"),
             Text(texts.clock_time(limit.resume_at)),
             Text(texts.who(limit) + ("" if limit.delivered else " (not delivered yet)")),
-            Text(texts.printable(limit.reason)),
+            Text(texts.why(limit)),
         )
     return table

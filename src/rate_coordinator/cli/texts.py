@@ -68,6 +68,17 @@ def who(source: ActiveLimit | RateLimitEvent) -> str:
     return ", ".join(parts)
 
 
+def why(limit: ActiveLimit) -> str:
+    """Return why a target is limited: the reason, and where it is held by hand, the note and, if sooner, until when."""
+    reason = printable(limit.reason)
+    if limit.held_until is None:
+        return reason
+    note = f": {printable(limit.note)}" if limit.note else ""
+    if limit.held_until == limit.resume_at:
+        return f"hold{note}"
+    return f"{reason}; hold until {clock_time(limit.held_until)}{note}"
+
+
 def asked(event: RateLimitEvent) -> str:
     """Return what a report asked for, and what of it counts."""
     if event.clamped is None:
@@ -88,13 +99,16 @@ def pace_line(pace: PaceStatus) -> str:
 def event_line(event: RateLimitEvent) -> str:
     """Return an event as a line of a log."""
     name = printable(target(event.backend_type, event.model)) if event.backend_type else "everything"
-    head = f"{log_time(event.detected_at)}  {event.kind:<6}  {name}"
+    head = f"{log_time(event.detected_at)}  {event.kind:<7}  {name}"
     if event.probe is not None:
         return f"{head}  a call was let through and served: lifted  by {who(event)}"
     if event.kind == "pace":
         learned = f"{event.pace_rate:.3g} calls per second" if event.pace_rate else "forgotten"
         return f"{head}  {learned}"
-    if event.kind == "clear":
+    if event.kind in ("clear", "release"):
         return f"{head}  by {who(event)}"
+    if event.kind == "hold":
+        note = f"  {printable(event.note)}" if event.note else ""
+        return f"{head}  {exact(event.suggested_wait_seconds)}{note}  by {who(event)}"
     effect = f"until {clock_time(event.resume_at)}" if event.extended and event.resume_at else "changed nothing"
     return f"{head}  {asked(event)}  {effect}  {printable(event.reason)}  by {who(event)}"

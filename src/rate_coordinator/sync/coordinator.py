@@ -21,13 +21,14 @@ from rate_coordinator import (
     UpstreamAnswer,
 )
 from rate_coordinator.sync.calls import Calls
+from rate_coordinator.sync.holding import Holding
 from rate_coordinator.sync.home import Home
 from rate_coordinator.sync.notices import NoticeCallback, NoticeHandle, NoticeStream
 
 AnyItem = TypeVar("AnyItem", bound=str | tuple[str, str | None])
 
 
-class RateLimitCoordinator(Calls):
+class RateLimitCoordinator(Calls, Holding):
     """``rate_coordinator.RateLimitCoordinator`` for code that does not await: the same names, for any thread.
 
     Made by ``from_url``. Use it as a context manager, or call ``start`` and ``close``; the first use starts it if that
@@ -291,12 +292,14 @@ class RateLimitCoordinator(Calls):
     def clear_limits(self, instrument: str | None = None, *, model: str | None = None) -> int:
         """Lift limits now, for everyone, and forget the pace that was learned. Events are kept.
 
+        What is held by hand stays held, until its end or ``release``; of that, what reports asked for is lifted.
+
         Args:
             instrument: The backend, with all its models; None lifts every limit.
             model: Lift only this model's limit.
 
         Returns:
-            How many limits were lifted.
+            How many limits were lifted; a hold is none of them.
 
         Raises:
             ValueError: A name cannot be used, or a model is given without a backend.

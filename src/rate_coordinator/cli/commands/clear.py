@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from rate_coordinator import ActiveLimit
 from rate_coordinator.cli import FAILED, fields, texts
 from rate_coordinator.cli.options import Chosen, Json, Model, Namespace, Url, chosen
 from rate_coordinator.cli.output import complain, is_terminal, say, say_json
@@ -29,7 +30,8 @@ def clear(
 ) -> int:
     """Lift limits now.
 
-    Those of BACKEND and of its models, or all of them, for every process. Events are kept.
+    Those of BACKEND and of its models, or all of them, for every process. Events are kept, and what is held by hand
+    stays held: release ends that.
     """
     choice = chosen(context, url, namespace, as_json)
     if backend is None and model is None and not yes and not _agreed(choice):
@@ -41,13 +43,23 @@ def clear(
 async def _clear(chosen: Chosen, backend: str | None, model: str | None) -> int:
     async with unstarted(coordinator(chosen)) as clearer:
         cleared = await clearer.clear_limits(backend, model=model)
+        held = [limit for limit in clearer.limits if limit.held_until and _concerns(limit, backend, model)]
     if chosen.as_json:
-        say_json({**fields.of_target(backend, model), "cleared": cleared})
-    elif cleared == 0:
-        say("nothing was limited")
-    else:
+        told = {"cleared": cleared, "held": [texts.target(limit.backend, limit.model) for limit in held]}
+        say_json({**fields.of_target(backend, model), **told})
+        return 0
+    if cleared:
         say(f"cleared {cleared} limit{'s' if cleared > 1 else ''}")
+    elif not held:
+        say("nothing was limited")
+    for limit in held:
+        name = texts.printable(texts.target(limit.backend, limit.model))
+        say(f"{name} stays held for {texts.seconds(limit.seconds_remaining)} ({texts.why(limit)}); release ends that")
     return 0
+
+
+def _concerns(limit: ActiveLimit, backend: str | None, model: str | None) -> bool:
+    return (backend is None or limit.backend == backend) and (model is None or limit.model == model)
 
 
 def _agreed(chosen: Chosen) -> bool:
@@ -61,9 +73,10 @@ def _agreed(chosen: Chosen) -> bool:
 
 async def _show(chosen: Chosen) -> int:
     async with reader(chosen) as coordinator:
-        targets = [texts.printable(target) for target in coordinator.active_limits]
+        limits = [limit for limit in coordinator.limits if limit.held_until != limit.resume_at]
+        targets = [texts.printable(texts.target(limit.backend, limit.model)) for limit in limits]
         where = f"namespace {texts.printable(chosen.namespace)} on {texts.printable(coordinator.address)}"
     shown = ", ".join(targets[:MOST_SHOWN]) + (", …" if len(targets) > MOST_SHOWN else "")
-    limits = f"{len(targets)} active limit{'' if len(targets) == 1 else 's'}"
-    print(f"{limits} in {where}{': ' if targets else ''}{shown}", file=sys.stderr, flush=True)
+    count = f"{len(targets)} active limit{'' if len(targets) == 1 else 's'}"
+    print(f"{count} in {where}{': ' if targets else ''}{shown}", file=sys.stderr, flush=True)
     return 0

@@ -19,7 +19,7 @@ def explain(
     backend: Backend,
     model: Model = None,
     count: Annotated[
-        int, typer.Option("--count", min=0, metavar="NUMBER", help="How many earlier reports and clears to show.")
+        int, typer.Option("--count", min=0, metavar="NUMBER", help="How many earlier events to show.")
     ] = 10,
     url: Url = None,
     namespace: Namespace = None,
@@ -27,7 +27,7 @@ def explain(
 ) -> int:
     """Tell where a limit comes from.
 
-    Which report set the present resume time of BACKEND: who, when, what was asked, what of it counts, what came
+    Which report or hold set the present resume time of BACKEND: who, when, what was asked, what of it counts, what came
     before and since.
     """
     return run(_explain(chosen(context, url, namespace, as_json), backend, model, count))
@@ -44,6 +44,8 @@ async def _explain(chosen: Chosen, backend: str, model: str | None, count: int) 
                 "limited": explanation.limited,
                 "seconds_remaining": explanation.seconds_remaining,
                 "resume_at": fields.moment(explanation.resume_at),
+                "held_until": fields.moment(explanation.held_until),
+                "note": explanation.note,
                 "cause": None if explanation.cause is None else fields.of_event(explanation.cause),
                 "since": [fields.of_event(event) for event in since],
                 "before": [fields.of_event(event) for event in before],
@@ -62,6 +64,9 @@ def _lines(explanation: Explanation, since: Sequence[RateLimitEvent], before: Se
     else:
         until = f", until {texts.clock_time(explanation.resume_at)}" if explanation.resume_at else ""
         lines = [f"{target} is limited for {texts.seconds(explanation.seconds_remaining)}{until}"]
+        if explanation.held_until:
+            note = f": {texts.printable(explanation.note)}" if explanation.note else ""
+            lines += [f"  held      by hand, until {texts.clock_time(explanation.held_until)}{note}"]
         lines += (
             _cause(explanation.cause, explanation.model)
             if explanation.cause
@@ -76,7 +81,7 @@ def _lines(explanation: Explanation, since: Sequence[RateLimitEvent], before: Se
 def _cause(cause: RateLimitEvent, model: str | None) -> list[str]:
     lines = [
         f"  set by    {texts.who(cause)}",
-        f"  reported  {texts.log_time(cause.detected_at)}",
+        f"  {'ordered ' if cause.kind == 'hold' else 'reported'}  {texts.log_time(cause.detected_at)}",
         f"  asked     {texts.asked(cause)}",
         f"  reason    {texts.printable(cause.reason)}",
         f"  event     {cause.id}",
