@@ -5,8 +5,14 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 
-from urllib3 import BaseHTTPResponse, HTTPResponse
-from urllib3.exceptions import HTTPError
+try:
+    from urllib3 import BaseHTTPResponse, HTTPResponse
+    from urllib3.exceptions import HTTPError
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        "rate_coordinator.integrations.urllib3_bodies needs the extra 'urllib3': pip install 'rate-coordinator[urllib3]'",
+        name=error.name,
+    ) from error
 
 from rate_coordinator.integrations.common import REFUSAL_BODY_BYTES
 from rate_coordinator.integrations.replaying import Replay

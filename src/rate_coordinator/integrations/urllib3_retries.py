@@ -6,7 +6,13 @@ import copy
 import functools
 import logging
 
-from urllib3.util import Retry
+try:
+    from urllib3.util import Retry
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        "rate_coordinator.integrations.urllib3_retries needs the extra 'urllib3': pip install 'rate-coordinator[urllib3]'",
+        name=error.name,
+    ) from error
 
 from rate_coordinator.answers import read_answer
 
