@@ -10,7 +10,8 @@ try:
     from urllib3.exceptions import HTTPError
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
-        "rate_coordinator.integrations.urllib3_bodies needs the extra 'urllib3': pip install 'rate-coordinator[urllib3]'",
+        "rate_coordinator.integrations.urllib3_bodies needs the extra 'urllib3': "
+        "pip install 'rate-coordinator[urllib3]'",
         name=error.name,
     ) from error
 
