@@ -86,6 +86,7 @@ local WINDOW_WAIT_MS = 1500
 local DEFAULT = {tau_ms = SEARCH_TAU_MS, plateau_ms = PLATEAU_MIN_MS}
 local LATE_MS = 500
 local RECENT_MS = 10 * 1000
+local SEARCH_STEP = 0.5
 local TURNS_TTL_MS = 10 * 60 * 1000
 
 local pace_key, turns_key, paces_key, events_key, order_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
@@ -459,6 +460,12 @@ local function take(s, now_ms, wanted, horizon_ms)
   return first_ms - now_ms, spacing_ms, count
 end
 
+local function awaited(s, now_ms)
+  if s.pacing and not s.pending and not is_out(s) then
+    s.next_free_ms = max(s.next_free_ms, now_ms - CATCH_UP_MS)
+  end
+end
+
 local function give_back(s, count, epoch)
   if epoch ~= s.epoch - (s.pending and 1 or 0) then
     return
@@ -531,6 +538,12 @@ if spread and unused > 0 then
   spread_taken(spread, now_ms, -unused)
 end
 local was_pending = pace and pace.pending
+-- Who was told to ask later than now waits.
+local last = redis.call('ZREVRANGE', turns_key, '0', '1', 'WITHSCORES')
+local other_asks_at = tonumber(last[last[1] == client and 4 or 2] or 0)
+if pace and not looks and other_asks_at > now_ms then
+  awaited(pace, now_ms)
+end
 
 -- Without any turn first, so that the pace is known by which turns are shared.
 local first_ms, spacing_ms, granted = 0, 0, 0
@@ -561,8 +574,9 @@ first_ms, spacing_ms = math.max(first_ms, spread_first_ms), math.max(spacing_ms,
 if wanted > 0 then
   local asks_at = now_ms + first_ms + math.max(0, granted - 1) * spacing_ms
   if granted == 0 then
-    local last = redis.call('ZREVRANGE', turns_key, '0', '0', 'WITHSCORES')
-    asks_at = math.max(now_ms + math.max(1, first_ms - horizon_ms / 2), (tonumber(last[2]) or 0) + spacing_ms)
+    -- While it is searched for, the pace will be faster when the others have had their turns.
+    local step_ms = spacing_ms * (pace and pace.searching and SEARCH_STEP or 1)
+    asks_at = math.max(now_ms + math.max(1, first_ms - horizon_ms / 2), other_asks_at + step_ms)
     if spread and now_ms < spread.spread_ms then
       -- Then it may be otherwise.
       asks_at = math.min(asks_at, spread.spread_ms)

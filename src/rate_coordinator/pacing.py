@@ -119,6 +119,14 @@ def take(state: PaceState, now_ms: int, wanted: int, horizon_ms: int = 0) -> tup
     return s, Grant(first - now_ms, spacing, count)
 
 
+def awaited(state: PaceState, now_ms: int) -> PaceState:
+    """Calls have waited for turns until now, though nobody took those that were due: that is no time without work."""
+    s = copy.copy(state)
+    if s.pacing and not s.pending and not is_out(s):
+        s.next_free_ms = max(s.next_free_ms, now_ms - CATCH_UP_MS)
+    return s
+
+
 def give_back(state: PaceState, count: int, epoch: int) -> PaceState:
     """`count` turns that were granted under `epoch` were not used and will not be."""
     s = copy.copy(state)

@@ -140,9 +140,9 @@ class Redis:
         return len(before) - len(self.zsets[key])
 
     def do_zrevrange(self, key: str, start: str, stop: str, with_scores: str) -> Reply:
-        assert (start, stop, with_scores) == ("0", "0", "WITHSCORES")
+        assert (start, with_scores) == ("0", "WITHSCORES")
         content = self.zsets.get(key, {})
-        last = sorted(content.items(), key=lambda item: (item[1], item[0]))[-1:]
+        last = sorted(content.items(), key=lambda item: (item[1], item[0]), reverse=True)[: int(stop) + 1]
         return [text for member, score in last for text in (member, f"{score:.17g}")]
 
     def do_xadd(self, key: str, *arguments: str) -> Reply:
@@ -242,6 +242,12 @@ class Scripted:
     def waiting(self) -> int:
         """How many coordinators wait for turns."""
         return len(self.redis.zsets.get(KEYS.turns(TARGET), {}))
+
+    def awaited(self, client: str) -> bool:
+        """Whether another coordinator waits for the time at which it was told to ask again."""
+        self.redis.expire()
+        asks = self.redis.zsets.get(KEYS.turns(TARGET), {})
+        return any(at > self.redis.time_ms for other, at in asks.items() if other != client)
 
 
 def report_keys() -> list[str]:
@@ -370,7 +376,7 @@ class Pure:
         self.state = pacing.limited(state, now_ms, wait_ms, epoch, call_age_ms or 0)
 
     def take(
-        self, others: int, wanted: int, unused: int = 0, served: int = 0, served_ms: int = 0
+        self, others: int, wanted: int, unused: int = 0, served: int = 0, served_ms: int = 0, *, awaited: bool = False
     ) -> tuple[PaceState | None, SpreadState | None, pacing.Grant] | None:
         self.expire()
         now_ms, state, left = self.redis.time_ms, self.state, self.spread
@@ -382,6 +388,8 @@ class Pure:
             state = pacing.give_back(state, unused, unused_epoch(unused, state.epoch, state.pending))
         if left is not None and unused > 0:
             left = spread_taken(left, now_ms, -unused)
+        if state is not None and wanted >= 0 and awaited:
+            state = pacing.awaited(state, now_ms)
         paced, due = pacing.Grant(0, 0, 0), pacing.Grant(0, 0, max(0, wanted))
         if state is not None:
             state, paced = pacing.take(state, now_ms, 0, HORIZON_MS)
@@ -504,8 +512,10 @@ class Both:
         assert told_ms == until_ms - self.redis.time_ms
 
     def take(self, client: str, wanted: int, unused: int = 0, served: int = 0, served_ms: int = 0) -> Taken | None:
+        awaited = self.scripted.awaited(client)
         taken = self.scripted.take(client, wanted, unused, served, served_ms)
-        expected = self.pure.take(self.scripted.waiting - (wanted > 0), wanted, unused, served, served_ms)
+        others = self.scripted.waiting - (wanted > 0)
+        expected = self.pure.take(others, wanted, unused, served, served_ms, awaited=awaited)
         self.compare()
         assert (taken is None) == (expected is None)
         if taken is not None and expected is not None:
