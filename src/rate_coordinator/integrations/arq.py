@@ -49,7 +49,8 @@ def coordinated(
     put off before it starts. Other errors pass through.
 
     The coordinator starts with the first job; ``aclose`` it in ``on_shutdown``. A job's own expiry goes on meanwhile:
-    arq drops one that has not run a day after it was due, unless it was enqueued with ``_expires``.
+    arq drops one that has not run a day after it was due, unless it was enqueued with ``_expires``. A worker with
+    ``retry_jobs=False`` fails what is put off: arq takes nothing back into its queue then.
 
     Args:
         coordinator: Belongs to the worker's event loop.
