@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any, TypeVar, cast
+
+from redis.exceptions import RedisError
 
 try:
     from arq import ArqRedis, Retry
     from arq.constants import retry_key_prefix
+    from arq.utils import to_unix_ms
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
         "rate_coordinator.integrations.arq needs the extra 'arq': pip install 'rate-coordinator[arq]'", name=error.name
@@ -73,12 +77,13 @@ def coordinated(
             names = names_of_call(backend, model, *args, **kwargs)
             try:
                 async with admitted(coordinator, *names, HOLD_SECONDS):
-                    return await function(ctx, *args, **kwargs)
+                    result = await function(ctx, *args, **kwargs)
+                await _forget(ctx)
+                return result
             except TaskLimited as limited:
                 _, remaining = await coordinator.is_rate_limited(*names)
-                # A job ID may be used again; it is another job then.
-                key = f"{KEY}:{ctx['job_id']}:{ctx['enqueue_time'].isoformat()}"
                 redis: ArqRedis = ctx["redis"]
+                key = _key(ctx)
                 delay, deferral = Deferral.read(_text(await redis.get(key))).next(remaining)
                 if deferral.seconds > most:
                     raise limited.cause from None
@@ -88,6 +93,19 @@ def coordinated(
         return cast(Job, run)
 
     return decorate
+
+
+def _key(ctx: dict[Any, Any]) -> str:
+    # A job ID may be used again; it is another job then.
+    return f"{KEY}:{ctx['job_id']}:{ctx['enqueue_time'].isoformat()}"
+
+
+async def _forget(ctx: dict[Any, Any]) -> None:
+    """Remove what was kept of a job that is done, unless it ran as soon as it came."""
+    if "score" in ctx and ctx["score"] > to_unix_ms(ctx["enqueue_time"]):
+        # Done it is, whatever becomes of this.
+        with suppress(RedisError):
+            await ctx["redis"].delete(_key(ctx))
 
 
 async def _put_off(redis: ArqRedis, job_id: str, key: str, deferral: Deferral) -> None:
