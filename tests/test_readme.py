@@ -70,7 +70,7 @@ def test_a_program_runs(block: Block, own_server: RedisServer) -> None:
 
 async def test_the_blocks_in_between_run_one_after_the_other(own_server: RedisServer) -> None:
     async with RateLimitCoordinator.from_url(own_server.url) as coordinator:
-        names: dict[str, Any] = {"coordinator": coordinator}
+        names: dict[str, Any] = {"coordinator": coordinator, "__name__": __name__}
         for block in PYTHON:
             if block in PROGRAMS:
                 continue
@@ -165,6 +165,12 @@ def test_every_argument_is_in_the_table_with_its_default() -> None:
     for name, parameter in signature.parameters.items():
         if name not in {"url", "reporter"}:
             assert ast.literal_eval(table[name]) == parameter.default == getattr(Settings(), name)
+
+
+def test_what_is_plugged_in_is_told_in_at_most_ten_lines_each() -> None:
+    plugging_in = README[README.index("## Plugging in") : README.index("## How it works")]
+    sections = re.split(r"^(?=\*\*)", plugging_in, flags=re.MULTILINE)[1:]
+    assert [section for section in sections if len(section.split("\n\n`import")[0].strip().splitlines()) > 10] == []
 
 
 @pytest.mark.parametrize("link", re.findall(r"\]\(([^)#:]+)\)", README))

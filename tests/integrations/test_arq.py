@@ -129,6 +129,7 @@ async def test_a_limited_job_is_not_a_failed_try_and_runs_again_at_the_resume_ti
     assert (working.jobs_failed, working.jobs_retried, working.jobs_complete) == (0, 2, 2)
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
     assert {event.backend_type: event.suggested_wait_seconds for event in coordinator.recent_events} == waits
+    assert await queue.keys(f"{deferrals.KEY}:*") == []
 
 
 async def test_while_a_job_is_put_off_the_only_worker_does_other_work(make: Make, queue: ArqRedis) -> None:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rate_coordinator import RateLimitCoordinator
+from rate_coordinator.integrations import arq, celery, dramatiq, taskiq
 from rate_coordinator.integrations.deferrals import (
     JITTER_SECONDS,
     LONGEST_MISS_SECONDS,
@@ -16,7 +22,9 @@ from rate_coordinator.integrations.deferrals import (
     Deferral,
     names_of_call,
 )
+from rate_coordinator.sync import RateLimitCoordinator as SyncCoordinator
 
+NOWHERE: Any = None
 LIBRARIES = ["arq", "celery", "dramatiq", "taskiq"]
 IMPORT_ALL = """
 import sys
@@ -73,3 +81,19 @@ def test_a_missing_package_is_told_with_the_extra_that_has_it() -> None:
     assert len(said) == len(LIBRARIES), done.stderr
     for library, line in zip(LIBRARIES, said, strict=True):
         assert f"needs the extra '{library}': pip install 'rate-coordinator[{library}]'" in line
+
+
+@pytest.mark.parametrize(
+    ("plug_in", "other", "wanted"),
+    [
+        (partial(arq.coordinated, backend="openai"), SyncCoordinator, "rate_coordinator.RateLimitCoordinator"),
+        (partial(taskiq.CoordinatedMiddleware, schedule_source=NOWHERE), SyncCoordinator, "rate_coordinator.RateLimit"),
+        (partial(celery.coordinated, backend="openai"), RateLimitCoordinator, "rate_coordinator.sync.RateLimit"),
+        (dramatiq.CoordinatedMiddleware, RateLimitCoordinator, "rate_coordinator.sync.RateLimitCoordinator"),
+    ],
+)
+def test_the_coordinator_of_the_other_kind_is_refused_at_once(
+    plug_in: Callable[..., Any], other: type[Any], wanted: str
+) -> None:
+    with pytest.raises(ValueError, match=f"coordinator must be a {re.escape(wanted)}.*, not <.*memory://"):
+        plug_in(other.from_url("memory://"))

@@ -212,6 +212,21 @@ async def test_two_coordinators_are_told_apart_and_one_that_was_closed_is_told_n
         assert Exported(reader).total("reports", namespace="one") == 1
 
 
+async def test_a_coordinator_is_told_of_once_to_each_provider(
+    make: Make, real: Place, reader: InMemoryMetricReader, provider: MeterProvider
+) -> None:
+    """P57: what is counted twice does not equal the events."""
+    coordinator = await make()
+    with instrument(coordinator, provider), instrument(coordinator, NoOpMeterProvider()):
+        with pytest.raises(ValueError, match=r"RateLimitCoordinator .* is told of already"):
+            instrument(coordinator, provider)
+        await coordinator.report_rate_limit("openai", 60.0)
+        told = Exported(reader)
+        assert told.total("reports") == told.total("asked_wait") == 1
+    with instrument(coordinator, provider):
+        assert Exported(reader).total("connected") == 1
+
+
 async def test_coordinators_of_one_namespace_are_told_of_together(
     make: Make, real: Place, reader: InMemoryMetricReader, provider: MeterProvider
 ) -> None:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any, TypeVar, cast
+
+from redis.exceptions import RedisError
 
 try:
     from arq import ArqRedis, Retry
     from arq.constants import retry_key_prefix
+    from arq.utils import to_unix_ms
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
         "rate_coordinator.integrations.arq needs the extra 'arq': pip install 'rate-coordinator[arq]'", name=error.name
@@ -23,6 +27,7 @@ from rate_coordinator.integrations.deferrals import (
     Deferral,
     TaskLimited,
     admitted,
+    check_coordinator,
     check_give_up_after,
     names_of_call,
 )
@@ -49,7 +54,8 @@ def coordinated(
     put off before it starts. Other errors pass through.
 
     The coordinator starts with the first job; ``aclose`` it in ``on_shutdown``. A job's own expiry goes on meanwhile:
-    arq drops one that has not run a day after it was due, unless it was enqueued with ``_expires``.
+    arq drops one that has not run a day after it was due, unless it was enqueued with ``_expires``. A worker with
+    ``retry_jobs=False`` fails what is put off: arq takes nothing back into its queue then.
 
     Args:
         coordinator: Belongs to the worker's event loop.
@@ -62,6 +68,7 @@ def coordinated(
     Raises:
         ValueError: An argument cannot be used.
     """
+    check_coordinator(coordinator, RateLimitCoordinator)
     most = check_give_up_after(give_up_after)
     if not callable(backend):
         names_of_call(backend, model)
@@ -72,12 +79,13 @@ def coordinated(
             names = names_of_call(backend, model, *args, **kwargs)
             try:
                 async with admitted(coordinator, *names, HOLD_SECONDS):
-                    return await function(ctx, *args, **kwargs)
+                    result = await function(ctx, *args, **kwargs)
+                await _forget(ctx)
+                return result
             except TaskLimited as limited:
                 _, remaining = await coordinator.is_rate_limited(*names)
-                # A job ID may be used again; it is another job then.
-                key = f"{KEY}:{ctx['job_id']}:{ctx['enqueue_time'].isoformat()}"
                 redis: ArqRedis = ctx["redis"]
+                key = _key(ctx)
                 delay, deferral = Deferral.read(_text(await redis.get(key))).next(remaining)
                 if deferral.seconds > most:
                     raise limited.cause from None
@@ -87,6 +95,19 @@ def coordinated(
         return cast(Job, run)
 
     return decorate
+
+
+def _key(ctx: dict[Any, Any]) -> str:
+    # A job ID may be used again; it is another job then.
+    return f"{KEY}:{ctx['job_id']}:{ctx['enqueue_time'].isoformat()}"
+
+
+async def _forget(ctx: dict[Any, Any]) -> None:
+    """Remove what was kept of a job that is done, unless it ran as soon as it came."""
+    if "score" in ctx and ctx["score"] > to_unix_ms(ctx["enqueue_time"]):
+        # Done it is, whatever becomes of this.
+        with suppress(RedisError):
+            await ctx["redis"].delete(_key(ctx))
 
 
 async def _put_off(redis: ArqRedis, job_id: str, key: str, deferral: Deferral) -> None:

@@ -24,6 +24,7 @@ from rate_coordinator.integrations.deferrals import (
     Deferral,
     TaskLimited,
     admitted_sync,
+    check_coordinator,
     check_give_up_after,
     names_of_call,
 )
@@ -63,6 +64,7 @@ def coordinated(
     Raises:
         ValueError: An argument cannot be used.
     """
+    check_coordinator(coordinator, RateLimitCoordinator)
     most = check_give_up_after(give_up_after)
     if not callable(backend):
         names_of_call(backend, model)

@@ -80,6 +80,17 @@ class TaskLimited(Exception):
         self.cause = cause
 
 
+def check_coordinator(coordinator: object, wanted: type[object]) -> None:
+    """See to it that what awaits gets an async coordinator, and what does not a sync one.
+
+    Raises:
+        ValueError: It is something else.
+    """
+    if not isinstance(coordinator, wanted):
+        package = wanted.__module__.removesuffix(".coordinator")
+        raise ValueError(f"coordinator must be a {package}.{wanted.__name__}, not {coordinator!r:.80}")
+
+
 def check_give_up_after(seconds: object) -> float:
     """Return for how long a task is put off in all, in seconds; infinity for None.
 

@@ -25,6 +25,7 @@ from rate_coordinator.integrations.deferrals import (
     Deferral,
     TaskLimited,
     admitted_sync,
+    check_coordinator,
     check_give_up_after,
     names_of_call,
 )
@@ -47,10 +48,11 @@ class CoordinatedMiddleware(Middleware):
             None puts it off for ever.
 
     Raises:
-        ValueError: ``give_up_after`` cannot be used.
+        ValueError: An argument cannot be used.
     """
 
     def __init__(self, coordinator: RateLimitCoordinator, *, give_up_after: float | None = GIVE_UP_AFTER) -> None:
+        check_coordinator(coordinator, RateLimitCoordinator)
         self._coordinator = coordinator
         self._give_up_after = check_give_up_after(give_up_after)
         self._thread = local()

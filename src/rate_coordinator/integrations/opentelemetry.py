@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from functools import partial
 from threading import Lock
 from typing import Self, TypeAlias
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 from rate_coordinator.integrations.families import DISTRIBUTIONS, READINGS, Distribution, Labels, Reading
 from rate_coordinator.integrations.measures import MAX_TARGETS, Coordinator, Measures, Snapshot
@@ -34,8 +34,11 @@ class Instrumentation:
     def __init__(self, coordinator: Coordinator, max_targets: int, instruments: _Instruments) -> None:
         self._instruments = instruments
         self._namespace = coordinator.health.namespace
+        self._coordinator = ref(coordinator)
         self._measures = Measures(coordinator, max_targets, self._record)
-        instruments.add(self)
+        if not instruments.add(self):
+            self._measures.close()
+            raise ValueError(f"{coordinator!r:.80} is told of already: close what the first call returned")
 
     def close(self) -> None:
         """Tell no more of the coordinator. Safe to call twice."""
@@ -49,6 +52,10 @@ class Instrumentation:
     def __exit__(self, *_: object) -> None:
         """Close it."""
         self.close()
+
+    def is_of_same(self, other: Instrumentation) -> bool:
+        """Tell whether both tell of the same coordinator."""
+        return self._coordinator() is other._coordinator()
 
     def state(self) -> Snapshot | None:
         """Return the coordinator's present numbers; None when it is gone."""
@@ -80,9 +87,13 @@ class _Instruments:
             create = meter.create_observable_counter if family.kind == "counter" else meter.create_observable_gauge
             create(family.name, [partial(self._observe, family)], family.unit, family.about)
 
-    def add(self, one: Instrumentation) -> None:
+    def add(self, one: Instrumentation) -> bool:
         with self._lock:
+            # Its counters would be added up with themselves.
+            if any(one.is_of_same(other) for other in self._told_of):
+                return False
             self._told_of = (*self._told_of, one)
+            return True
 
     def discard(self, one: Instrumentation) -> None:
         with self._lock:
@@ -128,7 +139,8 @@ def instrument(
         A handle that ends it.
 
     Raises:
-        ValueError: ``max_targets`` is not a whole number of at least 1.
+        ValueError: ``max_targets`` is not a whole number of at least 1; or this provider is told of the coordinator
+            already.
     """
     return Instrumentation(coordinator, max_targets, _instruments_of(meter_provider))
 

@@ -29,6 +29,7 @@ from rate_coordinator.integrations.deferrals import (
     Deferral,
     TaskLimited,
     admitted,
+    check_coordinator,
     check_give_up_after,
     names_of_call,
 )
@@ -68,7 +69,7 @@ class CoordinatedMiddleware(TaskiqMiddleware):
             puts it off for ever.
 
     Raises:
-        ValueError: ``give_up_after`` cannot be used.
+        ValueError: An argument cannot be used.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class CoordinatedMiddleware(TaskiqMiddleware):
         give_up_after: float | None = GIVE_UP_AFTER,
     ) -> None:
         super().__init__()
+        check_coordinator(coordinator, RateLimitCoordinator)
         self._coordinator = coordinator
         self._schedule_source = schedule_source
         self._give_up_after = check_give_up_after(give_up_after)
