@@ -38,6 +38,7 @@ local FIRST_LIMIT_KEY = 9
 local KEYS_PER_TARGET = 2
 local FORMAT = 1
 local CLEARS_KEPT_MS = 24 * 3600 * 1000
+local EXPIRY_SLACK_MS = 60 * 1000
 local REPORTS = ':reports'
 
 local order_key, active_key, causes_key, events_key, applied_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
@@ -154,6 +155,11 @@ local function leave(hold, position, target, names, event_id)
   redis.call('SET', KEYS[position], until_ms, 'PXAT', until_ms)
   redis.call('ZADD', active_key, until_ms, target)
   redis.call('HSET', causes_key, target, event_id .. '|' .. wait_ms .. '|{' .. told .. '}')
+  -- As in report.lua.
+  local last = redis.call('ZREVRANGE', active_key, '0', '0', 'WITHSCORES')
+  local expires_at = integer(tonumber(last[2]) + EXPIRY_SLACK_MS)
+  redis.call('PEXPIREAT', active_key, expires_at)
+  redis.call('PEXPIREAT', causes_key, expires_at)
   publish('{"version":1,"kind":"limit","epoch":"' .. epoch .. '","id":"' .. event_id .. '","previous_id":"' .. previous_id
     .. '","event":"clear","now_ms":' .. integer(now_ms) .. ',"resume_at_ms":' .. until_ms .. ',"wait_ms":' .. wait_ms
     .. ',"pace_until_ms":0,' .. told .. '}')

@@ -4,7 +4,7 @@
 -- it: a report shortens no hold, and what it asked for still counts when the hold is released.
 --
 -- KEYS  1 order               hash    epoch, notice (ID of the last one), run_id of the server that made the epoch,
---                                     expires_at (of index and causes, in ms of the server's clock), format
+--                                     format
 --       2 active              zset    target -> resume time
 --       3 causes              hash    target -> "<event ID>|<wait in ms>|<JSON>" of the event that set the resume time
 --       4 events              stream  every report, every clear, every hold and its release
@@ -76,10 +76,10 @@ if applied then
   end
 end
 
-local order = redis.call('HMGET', order_key, 'epoch', 'notice', 'run_id', 'expires_at', 'format')
+local order = redis.call('HMGET', order_key, 'epoch', 'notice', 'run_id', 'format')
 -- What a newer version has changed must not be touched; what it has only added does no harm and needs no new number.
-if tonumber(order[5] or 0) > FORMAT then
-  return redis.error_reply('NEWERFORMAT ' .. order[5])
+if tonumber(order[4] or 0) > FORMAT then
+  return redis.error_reply('NEWERFORMAT ' .. order[4])
 end
 
 -- Keys of a wrong type, too, must show before the first write.
@@ -213,9 +213,10 @@ redis.call('HSET', causes_key, target, event_id .. '|' .. limit_wait_ms .. '|{' 
 publish('{"version":1,"kind":"limit"' .. head .. ',"resume_at_ms":' .. resume_at .. ',"wait_ms":' .. limit_wait_ms
   .. ',' .. told .. '}')
 
--- Later than need be, as reports do it.
-local expires_at = integer(math.max(tonumber(order[4] or 0) or 0, resume_at_ms + EXPIRY_SLACK_MS))
+-- As in report.lua.
+local last = redis.call('ZREVRANGE', active_key, '0', '0', 'WITHSCORES')
+local expires_at = integer(tonumber(last[2]) + EXPIRY_SLACK_MS)
 redis.call('PEXPIREAT', active_key, expires_at)
 redis.call('PEXPIREAT', causes_key, expires_at)
-redis.call('HSET', order_key, 'notice', event_id, 'expires_at', expires_at)
+redis.call('HSET', order_key, 'notice', event_id)
 return answer('1', '[' .. resume_at .. ',' .. limit_wait_ms .. ',{' .. told .. '}]')

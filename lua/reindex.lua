@@ -1,7 +1,7 @@
 -- Put limits back into the index that still have their key: the index was evicted or deleted under them.
 --
 -- KEYS  1 active            zset     target -> resume time
---       2 order             hash     expires_at (of index and causes, in ms of the server's clock)
+--       2 causes            hash     target -> the event that set its resume time
 --       3.. limit:<target>  string   resume time, expires with the limit
 -- ARGV  1.. one per limit:  encoded target
 -- returns how many were put back
@@ -9,7 +9,7 @@
 local FIRST_LIMIT_KEY = 3
 local EXPIRY_SLACK_MS = 60 * 1000
 
-local active_key, order_key = KEYS[1], KEYS[2]
+local active_key, causes_key = KEYS[1], KEYS[2]
 
 local function integer(number)
   return string.format('%.0f', number)
@@ -32,10 +32,10 @@ for position = FIRST_LIMIT_KEY, #KEYS do
 end
 
 if restored > 0 then
-  -- Reports prolong its life only beyond this.
-  local last = redis.call('ZREVRANGE', active_key, 0, 0, 'WITHSCORES')
+  -- As in report.lua.
+  local last = redis.call('ZREVRANGE', active_key, '0', '0', 'WITHSCORES')
   local expires_at = integer(tonumber(last[2]) + EXPIRY_SLACK_MS)
   redis.call('PEXPIREAT', active_key, expires_at)
-  redis.call('HSET', order_key, 'expires_at', expires_at)
+  redis.call('PEXPIREAT', causes_key, expires_at)
 end
 return restored

@@ -4,7 +4,7 @@
 -- gets the reply of the first time.
 --
 -- KEYS  1 order               hash    epoch, notice (ID of the last one), run_id of the server that made the epoch,
---                                     expires_at (of index and causes, in ms of the server's clock), format
+--                                     format
 --       2 active              zset    target -> resume time
 --       3 causes              hash    target -> "<event ID>|<wait in ms>|<JSON>" of the event that set the resume time
 --       4 events              stream  every report and every clear
@@ -83,10 +83,10 @@ if applied then
   end
 end
 
-local order = redis.call('HMGET', order_key, 'epoch', 'notice', 'run_id', 'expires_at', 'format')
+local order = redis.call('HMGET', order_key, 'epoch', 'notice', 'run_id', 'format')
 -- What a newer version has changed must not be touched; what it has only added does no harm and needs no new number.
-if tonumber(order[5] or 0) > FORMAT then
-  return redis.error_reply('NEWERFORMAT ' .. order[5])
+if tonumber(order[4] or 0) > FORMAT then
+  return redis.error_reply('NEWERFORMAT ' .. order[4])
 end
 
 -- A limit leaves its key by itself; the index and the causes are swept here, a bounded number at a time.
@@ -100,7 +100,6 @@ end
 
 -- IDs repeat or go back after a flush, a deleted stream or a promoted replica; then a new epoch begins.
 local epoch, previous_id, known_run_id = order[1], order[2] or '0-0', order[3] or ''
-local expires_at = tonumber(order[4] or 0) or 0
 local moved = run_id ~= '' and known_run_id ~= '' and run_id ~= known_run_id
 local stream_lost = previous_id ~= '0-0' and redis.call('EXISTS', events_key) == 0
 if not epoch or moved or stream_lost then
@@ -368,13 +367,12 @@ if latest_ms > 0 then
       state.stale = false
     end
   end
-  -- Later than need be, so that it is not set anew with each report.
-  if latest_ms > expires_at then
-    expires_at = latest_ms + EXPIRY_SLACK_MS
-    redis.call('PEXPIREAT', active_key, integer(expires_at))
-    redis.call('PEXPIREAT', causes_key, integer(expires_at))
-  end
-  redis.call('HSET', order_key, 'notice', previous_id, 'expires_at', integer(expires_at))
+  -- Each time: once they were empty, index and causes are new keys, and those have no expiry.
+  local last = redis.call('ZREVRANGE', active_key, '0', '0', 'WITHSCORES')
+  local expires_at = integer(tonumber(last[2]) + EXPIRY_SLACK_MS)
+  redis.call('PEXPIREAT', active_key, expires_at)
+  redis.call('PEXPIREAT', causes_key, expires_at)
+  redis.call('HSET', order_key, 'notice', previous_id)
 end
 
 local parts = {}

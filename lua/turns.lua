@@ -613,6 +613,9 @@ if not looks then
     redis.call('HSET', pace_key, unpack(fields_of(pace)))
     redis.call('PEXPIREAT', pace_key, integer(until_ms))
     redis.call('ZADD', paces_key, integer(until_ms), target)
+    -- A window that was found is remembered for longer than the refusal had said.
+    local last = redis.call('ZREVRANGE', paces_key, '0', '0', 'WITHSCORES')
+    redis.call('PEXPIREAT', paces_key, integer(tonumber(last[2])))
   end
 end
 local slower = pace and rate(pace) or math.huge

@@ -275,7 +275,7 @@ class Store:
         restored = 0
         for first in range(0, len(targets), TARGETS_PER_REINDEX):
             some = targets[first : first + TARGETS_PER_REINDEX]
-            keys = [self.keys.active, self.keys.order, *(self.keys.limit(target) for target in some)]
+            keys = [self.keys.active, self.keys.causes, *(self.keys.limit(target) for target in some)]
             arguments = [target.encode() for target in some]
 
             async def exchange(link: Link, keys: list[str] = keys, arguments: list[str] = arguments) -> Any:
