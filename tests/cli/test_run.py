@@ -362,7 +362,7 @@ def test_within_a_process_it_leaves_signals_as_they_were(here: Here) -> None:
         (REFUSED, 5),
         (f"printf 'HTTP/2 429\\r\\nretry-after: 40\\r\\n\\r\\n'; {REFUSED}", 40),
         (f"echo '{GEMINI}'; exit 1", 50),
-        (f"seq 100; echo 'Claude AI usage limit reached|{int(time.time()) + 3000}'; seq 100 >&2; exit 1", 3000),
+        ('seq 100; echo "Claude AI usage limit reached|$(($(date +%s) + 3000))"; seq 100 >&2; exit 1', 3000),
     ],
     ids=["curl", "curl -i", "gemini", "claude"],
 )
