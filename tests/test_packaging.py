@@ -118,7 +118,7 @@ def test_the_wheel_holds_the_page_as_it_lies_in_the_repository(wheel: Path) -> N
         names = [name for name in archive.namelist() if name.startswith(prefix)]
         shipped = {name.removeprefix(prefix): archive.read(name) for name in names}
 
-    assert {"index.html", "page.css", "page.js", "icon.svg"} == page.keys()
+    assert {"index.html", "page.css", "page.js", "acts.js", "icon.svg"} == page.keys()
     assert shipped == page
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import math
 import time
 from collections.abc import Awaitable, Callable
 from types import TracebackType
@@ -16,6 +15,7 @@ from rate_coordinator.gate import Entry, Gate
 from rate_coordinator.models import Reason, ReportResult
 from rate_coordinator.observing import GUESS_SECONDS, UpstreamAnswer, check_guess, wait_of
 from rate_coordinator.targets import Target
+from rate_coordinator.waits import is_finite
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -187,6 +187,6 @@ def check_priority(priority: object) -> float:
     Raises:
         ValueError: ``priority`` is not a finite number.
     """
-    if not isinstance(priority, (int, float)) or isinstance(priority, bool) or not math.isfinite(priority):
+    if not is_finite(priority):
         raise ValueError(f"priority must be a finite number, not {priority!r:.80}")
     return priority

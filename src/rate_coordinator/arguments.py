@@ -12,7 +12,7 @@ from rate_coordinator import clock
 from rate_coordinator.models import EntryId, Reason
 from rate_coordinator.reports import Report
 from rate_coordinator.targets import Target, is_unicode
-from rate_coordinator.waits import read_wait
+from rate_coordinator.waits import is_finite, read_wait
 
 LONGEST_JOB_ID = 1024
 """Characters of a job ID: a notice has to stay small."""
@@ -109,7 +109,7 @@ def _is_reason(reason: object) -> TypeGuard[Reason]:
 def _age_ms(sent_at: object) -> int | None:
     if sent_at is None:
         return None
-    if not isinstance(sent_at, (int, float)) or isinstance(sent_at, bool) or not math.isfinite(sent_at):
+    if not is_finite(sent_at):
         raise ValueError(f"sent_at must be a time as told by time.monotonic(), not {sent_at!r:.80}")
     age = time.monotonic() - sent_at
     if age < 0:

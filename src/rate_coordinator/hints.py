@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-import math
 from dataclasses import dataclass, field
 
 from rate_coordinator import timers
 from rate_coordinator.targets import Target
+from rate_coordinator.waits import is_finite
 
 
 @dataclass(slots=True, order=True)
@@ -99,7 +99,7 @@ def check_initial_rate(rate: object) -> float | None:
     """
     if rate is None:
         return None
-    if not isinstance(rate, (int, float)) or isinstance(rate, bool) or not math.isfinite(rate) or rate <= 0:
+    if not is_finite(rate) or rate <= 0:
         raise ValueError(f"initial_rate must be a number of calls per second above 0, not {rate!r:.80}")
     return float(rate)
 

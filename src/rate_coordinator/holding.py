@@ -31,7 +31,8 @@ class Holding:
 
         Raises:
             ValueError: An argument cannot be used.
-            CoordinatorUnavailable: Redis is away. Unlike a report, it is not kept: order it again.
+            CoordinatorUnavailable: Redis is away. Unlike a report, it is not kept: order it again. If Redis was only
+                too slow, it may have been taken all the same.
             CoordinatorMisuse: It is closed, or belongs to another event loop or process.
         """
         order = read_hold(Target.of(backend, model), seconds, reason)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Self
 
@@ -75,12 +74,7 @@ def read_hold(target: Target, seconds: object, note: object) -> HoldOrder:
     Raises:
         ValueError: Something cannot be used.
     """
-    if (
-        not isinstance(seconds, (int, float))
-        or isinstance(seconds, bool)
-        or not math.isfinite(seconds)
-        or not 0 < seconds <= LONGEST_CAP_SECONDS
-    ):
+    if not isinstance(seconds, (int, float)) or isinstance(seconds, bool) or not 0 < seconds <= LONGEST_CAP_SECONDS:
         most = f"{LONGEST_CAP_SECONDS:g}"
         raise ValueError(f"a hold must last for a number of seconds above 0 and at most {most}, not {seconds!r:.80}")
     if not (isinstance(note, str) and len(note) <= LONGEST_NOTE and is_unicode(note)):

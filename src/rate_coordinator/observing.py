@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from typing import Protocol
 
 from rate_coordinator.models import Reason
+from rate_coordinator.waits import is_finite
 
 GUESS_SECONDS = 5.0
 """How long is waited after a refusal that tells no wait."""
@@ -65,6 +65,6 @@ def check_guess(seconds: object) -> float:
     Raises:
         ValueError: ``seconds`` is not a finite number of at least 0.
     """
-    if not isinstance(seconds, (int, float)) or isinstance(seconds, bool) or not math.isfinite(seconds) or seconds < 0:
+    if not is_finite(seconds) or seconds < 0:
         raise ValueError(f"guess_seconds must be a finite number of seconds of at least 0, not {seconds!r:.80}")
     return float(seconds)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from rate_coordinator.keys import DEFAULT_NAMESPACE
 from rate_coordinator.targets import check_name
-from rate_coordinator.waits import LONGEST_CAP_SECONDS, MAX_WAIT_SECONDS
+from rate_coordinator.waits import LONGEST_CAP_SECONDS, MAX_WAIT_SECONDS, is_finite
 
 
 def default_reporter() -> str:
@@ -90,12 +90,10 @@ def _check_seconds(
     if most is not None:
         bounds += f" and at most {most:g}"
     if (
-        not isinstance(value, (int, float))
-        or isinstance(value, bool)
-        or not math.isfinite(value)
+        not is_finite(value)
         or (above is not None and value <= above)
         or (least is not None and value < least)
         or (most is not None and value > most)
     ):
-        raise ValueError(f"{name} must be a number of seconds {bounds}, not {value!r}")
+        raise ValueError(f"{name} must be a number of seconds {bounds}, not {value!r:.80}")
     return float(value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import sys
-from typing import Literal, NamedTuple, SupportsFloat
+from typing import Literal, NamedTuple, SupportsFloat, TypeGuard
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +50,16 @@ def read_wait(wait_seconds: object, cap_seconds: float) -> Wait:
     if asked > cap_seconds:
         return Wait(asked, to_ms(cap_seconds), "above_cap")
     return Wait(asked, to_ms(asked), None)
+
+
+def is_finite(value: object) -> TypeGuard[float]:
+    """Tell whether a value is a finite number; a boolean is none, nor is an integer that no float can hold."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def to_ms(seconds: float) -> int:

@@ -102,6 +102,53 @@ OUTPUTS = [
         CLEAR,
     ),
     Output("claude-answers-about-limits", f"{CLAUDE}/2087", f"It prints this:\n{CLAUDE_EPOCH}\nthen ends.", 0, CLEAR),
+    Output(
+        "claude-repeated-529",
+        "https://code.claude.com/docs/en/errors",
+        "API Error: Repeated 529 Overloaded errors. The API is at capacity, this is usually temporary.",
+        1,
+        (True, "overloaded", None, None),
+    ),
+    Output(
+        "claude-rejected",
+        "https://code.claude.com/docs/en/errors",
+        "API Error: Request rejected (429) · this may be a temporary capacity issue. If it persists, check status.",
+        1,
+        (True, "rate_limit", None, None),
+    ),
+    Output(
+        "claude-rate-limit-without-a-status",
+        f"{CLAUDE}/29882",
+        "API Error: Rate limit reached",
+        1,
+        (True, "rate_limit", None, None),
+    ),
+    Output(
+        "codex-stream",
+        f"{CODEX}/10062",
+        "■ stream disconnected before completion: Rate limit reached for organization org-B on tokens per min (TPM): "
+        "Limit 250000, Used 250000, Requested\n143071. Please try again in 34.337s. Visit "
+        "https://platform.openai.com/account/rate-limits to learn more.",
+        1,
+        (True, "rate_limit", 34.337, None),
+    ),
+    Output(
+        "codex-stream-azure",
+        f"{CODEX}/3764",
+        "⚠️ stream error: stream disconnected before completion: Rate limit is exceeded. Try again in 17 seconds.; "
+        "retrying 5/5 in 3.32s…\n■ stream disconnected before completion: Rate limit is exceeded. Try again in 11 "
+        "seconds.",
+        1,
+        (True, "rate_limit", 11.0, None),
+    ),
+    Output(
+        "codex-stream-went-on",
+        f"{CODEX}/3764",
+        "⚠️ stream error: stream disconnected before completion: Rate limit is exceeded. Try again in 4 seconds.; "
+        "retrying 1/5 in 209ms…\nthe tests fail",
+        1,
+        CLEAR,
+    ),
     Output("codex-days", f"{CODEX}/3899", CODEX_DAYS, 1, (True, "quota", 511860.0, "usage")),
     Output(
         "codex-date",
@@ -146,6 +193,29 @@ OUTPUTS = [
         f"Loaded cached credentials.\n    {GEMINI}\n    An unexpected critical error occurred:[object Object]",
         1,
         (True, "quota", 10359.0, "model"),
+    ),
+    Output(
+        "gemini-status",
+        "https://github.com/google-gemini/gemini-cli/blob/main/packages/core/src/utils/errorParsing.ts",
+        "✕ [API Error: You exceeded your current quota, please check your plan and billing details.\n* Quota exceeded "
+        "for metric: requests, limit: 250\nPlease retry in 34.07s. (Status: RESOURCE_EXHAUSTED)]\nPlease wait and try "
+        "again later.",
+        1,
+        (True, "rate_limit", 34.07, None),
+    ),
+    Output(
+        "gemini-status-without-a-time",
+        "https://github.com/google-gemini/gemini-cli/blob/main/packages/core/src/utils/errorParsing.ts",
+        "[API Error: Resource has been exhausted (e.g. check quota). (Status: RESOURCE_EXHAUSTED)]",
+        1,
+        (True, "rate_limit", None, None),
+    ),
+    Output(
+        "gemini-other-status",
+        "https://github.com/google-gemini/gemini-cli/blob/main/packages/core/src/utils/errorParsing.ts",
+        "[API Error: API key not valid. Please pass a valid API key. (Status: INVALID_ARGUMENT)]",
+        1,
+        CLEAR,
     ),
     Output(
         "gemini-json",
@@ -199,6 +269,29 @@ OUTPUTS = [
         1,
         (True, "quota", None, "account"),
     ),
+    Output(
+        "node-anthropic",
+        f"{CLAUDE}/2087",
+        'Error: 429 {"type":"error","error":{"type":"rate_limit_error","message":"Please try again later."}}\n'
+        "    at h6.generate (file:///cli.js:1329:12782)",
+        1,
+        (True, "rate_limit", None, None),
+    ),
+    Output(
+        "node-openai",
+        "https://github.com/openai/openai-node/blob/master/src/core/error.ts",
+        "RateLimitError: 429 Rate limit reached for gpt-4o\n    at APIError.generate (core/error.ts:76:14)",
+        1,
+        (True, "rate_limit", None, None),
+    ),
+    Output(
+        "reason-phrase",
+        "https://www.rfc-editor.org/rfc/rfc6585#section-4",
+        "Error: HTTP 429 Too Many Requests",
+        1,
+        (True, "rate_limit", None, None),
+    ),
+    Output("a-number-in-an-error", "https://www.rfc-editor.org/rfc/rfc6585", "Error: 429 rows are bad", 1, CLEAR),
     Output(
         "aws-cli",
         "https://docs.aws.amazon.com/cli/latest/topic/return-codes.html",

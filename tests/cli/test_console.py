@@ -147,6 +147,20 @@ def test_a_reader_that_goes_away_ends_it_quietly_even_when_nothing_comes(real: P
         assert done.returncode == 141
 
 
+def test_a_table_whose_reader_is_gone_ends_like_all_other_output(real: Place) -> None:
+    do(real, "report", "openai", "600")
+    for arguments in ("status", "status --json"):
+        done = subprocess.run(
+            ["/bin/bash", "-c", f"'{PROGRAM}' {arguments} | true; exit ${{PIPESTATUS[0]}}"],
+            env=environment(real),
+            capture_output=True,
+            text=True,
+            timeout=LONGEST_SECONDS,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (141, "")
+
+
 def test_output_that_cannot_be_written_is_no_reason_for_a_traceback(real: Place) -> None:
     do(real, "report", "openai", "600")
     done = subprocess.run(

@@ -148,7 +148,7 @@ async def test_other_namespaces_know_nothing_of_a_hold(place: Place, make: Make)
     assert is_held(one)
 
 
-@pytest.mark.parametrize("seconds", [0, -1.0, float("nan"), float("inf"), 367 * 86400.0, "60", None, True])
+@pytest.mark.parametrize("seconds", [0, -1.0, float("nan"), float("inf"), 367 * 86400.0, 10**400, "60", None, True])
 async def test_a_hold_must_have_an_end(seconds: Any) -> None:
     """P07."""
     async with RateLimitCoordinator.from_url("memory://") as coordinator:

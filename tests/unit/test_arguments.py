@@ -50,7 +50,7 @@ REFUSED: list[tuple[str, Any]] = [
     *(("job_id", value) for value in (5, b"job", "x" * (LONGEST_JOB_ID + 1), "\ud800", ["job"])),
     *(("sheet_num", value) for value in ("5", 1.0, True, 2**63, -(2**63) - 1, math.nan)),
     *(("reason", value) for value in (None, "", "Quota", 5, ["quota"], {"quota": 1})),
-    *(("sent_at", value) for value in ("5", True, math.nan, math.inf, -math.inf, datetime.now(UTC), 1e300)),
+    *(("sent_at", value) for value in ("5", True, math.nan, math.inf, -math.inf, datetime.now(UTC), 1e300, 10**400)),
     *(("wait_seconds", value) for value in (None, "5", True)),
 ]
 

@@ -145,6 +145,48 @@ async def test_a_clear_lifts_a_model_a_backend_or_everything(
     assert coordinator.active_limits == {}
 
 
+async def test_a_hold_is_told_to_everyone_and_survives_clears_until_it_is_released(
+    client: httpx.AsyncClient, make: Make
+) -> None:
+    other = await make()
+    body = {"backend": "claude", "model": "opus", "seconds": 7200, "reason": "maintenance <b>"}
+    answer = await client.post("/api/v1/hold", json=body)
+
+    told = answer.json()
+    assert answer.status_code == 200
+    assert (told["target"], told["wait_seconds"], told["note"]) == ("claude/opus", 7200.0, "maintenance <b>")
+    assert 7190 < told["seconds_remaining"] <= 7200
+    await eventually(lambda: other.active_limits)
+    assert (other.limits[0].note, other.limits[0].reason) == ("maintenance <b>", "hold")
+    (limit,) = (await client.get("/api/v1/status")).json()["limits"]
+    assert (limit["held_until"], limit["held_by"]) == (told["resume_at"], limit["reporter"])
+
+    cleared = (await client.post("/api/v1/clear", json={"all": True})).json()
+    assert (cleared["cleared"], cleared["held"]) == (0, ["claude/opus"])
+
+    async def release(**body: Any) -> tuple[bool, bool]:
+        told = (await client.post("/api/v1/release", json=body)).json()
+        assert (told["seconds_remaining"] > 0) == told["limited"]
+        return told["released"], told["limited"]
+
+    assert await release(backend="claude") == (False, False)
+    await client.post("/api/v1/report", json={"backend": "claude", "model": "opus", "wait_seconds": 600})
+    assert await release(backend="claude", model="opus") == (True, True)
+    assert await release(backend="claude", model="opus") == (False, True)
+
+
+async def test_the_answer_to_a_hold_and_a_release_is_that_of_the_command_line(
+    client: httpx.AsyncClient, cli: Cli
+) -> None:
+    held = (await client.post("/api/v1/hold", json={"backend": "openai", "seconds": 60})).json()
+    released = (await client.post("/api/v1/release", json={"backend": "openai"})).json()
+    cleared = (await client.post("/api/v1/clear", json={"backend": "openai"})).json()
+
+    assert held.keys() == (await asyncio.to_thread(cli, "hold", "openai", "--for", "60", "--json")).json.keys()
+    assert released.keys() == (await asyncio.to_thread(cli, "release", "openai", "--json")).json.keys()
+    assert cleared.keys() == (await asyncio.to_thread(cli, "clear", "openai", "--json")).json.keys()
+
+
 async def test_the_metrics_are_those_of_the_coordinator(
     client: httpx.AsyncClient, coordinator: RateLimitCoordinator
 ) -> None:
@@ -180,6 +222,8 @@ async def test_while_redis_is_away_it_goes_on_and_says_so(own_server: RedisServe
         refused = await client.post("/api/v1/clear", json={"all": True})
         assert "not available" in problem(refused, 503)["detail"]
         assert refused.headers["retry-after"] == "1"
+        problem(await client.post("/api/v1/hold", json={"backend": "github", "seconds": 60}), 503)
+        problem(await client.post("/api/v1/release", json={"backend": "github"}), 503)
 
 
 # What it refuses.
@@ -211,13 +255,34 @@ async def test_a_body_of_the_wrong_kind_is_refused_by_name(
     assert await coordinator.events() == []
 
 
+@pytest.mark.parametrize(
+    ("more", "named"),
+    [
+        *(({"seconds": seconds}, "seconds") for seconds in (0, -1, 86_400 * 366 + 1, "60", True, None, 10**400)),
+        *(({"reason": reason}, "reason") for reason in ("x" * 257, 7, None)),
+        ({"model": "a\nb"}, "'a\\nb'"),
+        ({"reason": "\ud800"}, ""),
+        ({"until": "tomorrow"}, "until"),
+    ],
+)
+async def test_a_hold_that_cannot_be_used_is_refused_by_name(
+    client: httpx.AsyncClient, coordinator: RateLimitCoordinator, more: dict[str, Any], named: str
+) -> None:
+    body = json.dumps({"backend": "openai", "seconds": 60, **more})
+    answer = await client.post("/api/v1/hold", content=body, headers={"content-type": "application/json"})
+
+    assert answer.status_code in {400, 422}
+    assert named in problem(answer, answer.status_code)["detail"]
+    assert await coordinator.events() == []
+
+
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999"])
 async def test_a_wait_that_is_not_finite_is_refused(client: httpx.AsyncClient, number: str) -> None:
     """P07"""
     headers = {"content-type": "application/json"}
-    body = f'{{"backend": "openai", "wait_seconds": {number}}}'
-
-    assert "finite" in problem(await client.post("/api/v1/report", content=body, headers=headers), 422)["detail"]
+    for path, field in (("report", "wait_seconds"), ("hold", "seconds")):
+        body = f'{{"backend": "openai", "{field}": {number}}}'
+        assert "finite" in problem(await client.post(f"/api/v1/{path}", content=body, headers=headers), 422)["detail"]
 
 
 @pytest.mark.parametrize("body", [{}, {"backend": "x", "all": True}, {"model": "x", "all": True}])
@@ -326,7 +391,7 @@ async def test_nobody_writes_without_the_token(
     client: httpx.AsyncClient, coordinator: RateLimitCoordinator, header: str
 ) -> None:
     headers = {b"Authorization": header.encode()}
-    for path in ("report", "clear"):
+    for path in ("report", "clear", "hold", "release"):
         answer = await client.post(f"/api/v1/{path}", json={"backend": "x", "wait_seconds": 1}, headers=headers)
         problem(answer, 401)
         assert answer.headers["www-authenticate"] == "Bearer"

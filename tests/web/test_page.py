@@ -147,6 +147,12 @@ async def test_the_pace_is_drawn_over_time(view: View, served: Served) -> None:
     assert other.troubles == []
 
 
+async def unlock(view: View, token: str) -> None:
+    await view.page.get_by_role("button", name="Unlock").click()
+    await view.page.get_by_label("Token").fill(token)
+    await view.page.keyboard.press("Enter")
+
+
 async def test_whoever_has_the_token_lifts_limits_from_the_page(view: View, served: Served) -> None:
     await served.clear()
     await served.report("claude", 600, model="opus")
@@ -156,12 +162,7 @@ async def test_whoever_has_the_token_lifts_limits_from_the_page(view: View, serv
     await expect(view.limit("opus")).to_be_visible()
     await expect(lift).to_have_count(0)
 
-    async def unlock(token: str) -> None:
-        await view.page.get_by_role("button", name="Unlock").click()
-        await view.page.get_by_label("Token").fill(token)
-        await view.page.keyboard.press("Enter")
-
-    await unlock("a wrong one")
+    await unlock(view, "a wrong one")
     await lift.click()
     await lift.click()
     # The server knows another token, so that this one is forgotten.
@@ -170,12 +171,73 @@ async def test_whoever_has_the_token_lifts_limits_from_the_page(view: View, serv
     assert [trouble for trouble in view.troubles if "401" not in trouble] == []
     view.troubles.clear()
 
-    await unlock(TOKEN)
+    await unlock(view, TOKEN)
     await lift.click()
     await expect(lift).to_have_text("Lift for everyone?")
     await lift.click()
     await expect(view.limit("opus")).to_have_count(0)
     await expect(view.limit("claude")).to_be_visible()
+
+
+async def test_a_hold_tells_who_holds_it_and_why_also_where_a_report_lasts_longer(view: View, served: Served) -> None:
+    await served.clear()
+    note = "<img src=x onerror=\"document.title='run'\">"
+    await served.post("hold", {"backend": "gemini", "seconds": 7200, "reason": note})
+    await served.report("openai", 3000)
+    await served.post("hold", {"backend": "openai", "seconds": 600, "reason": "contract"})
+    await view.open(served.address)
+
+    facts = view.limit("gemini").locator(".facts")
+    await expect(facts).to_contain_text(re.compile(r"held by hand.*by .+:\d+.*until "))
+    await expect(facts.locator(".held")).to_have_text(note)
+    facts = view.limit("openai").locator(".facts")
+    await expect(facts.locator(".reason")).to_have_text("rate limit")
+    await expect(facts.locator(".held")).to_have_text(re.compile(r"also held by hand until .+ by .+:\d+: contract"))
+    await expect(view.page.locator("#events > li").filter(has_text=f"2 h, {note}")).to_have_count(1)
+    assert await view.page.locator("main img, main script").count() == 0
+    await expect(view.page.get_by_role("button", name="Hold a backend")).to_have_count(0)
+    for backend in ("gemini", "openai"):
+        await served.post("release", {"backend": backend})
+
+
+async def test_whoever_has_the_token_holds_and_releases_from_the_page(view: View, served: Served) -> None:
+    await served.clear()
+    await served.report("claude", 600, model="opus")
+    await view.open(served.address)
+    await unlock(view, TOKEN)
+    page, dialog = view.page, view.page.locator("#hold")
+
+    await page.get_by_role("button", name="Hold claude/opus by hand").click()
+    await expect(dialog.get_by_label("Backend")).to_have_value("claude")
+    await expect(dialog.get_by_label("Model")).to_have_value("opus")
+    await dialog.get_by_label("For", exact=True).fill("0")
+    await page.keyboard.press("Enter")
+    await expect(dialog.get_by_role("alert")).to_contain_text("seconds: must be greater than 0")
+    assert [trouble for trouble in view.troubles if "422" not in trouble] == []
+    view.troubles.clear()
+    await dialog.get_by_label("For", exact=True).fill("1.5")
+    await dialog.get_by_label("Reason").fill("maintenance")
+    await page.keyboard.press("Enter")
+    await expect(dialog).to_be_hidden()
+    await expect(view.limit("opus").locator(".held")).to_have_text("maintenance")
+    await expect(view.limit("opus").locator(".time")).to_have_text(re.compile(r"1:(30:00|29:\d\d)"))
+    await expect(page.get_by_role("button", name="Lift the limit of claude/opus")).to_have_count(0)
+
+    await page.get_by_role("button", name="Hold a backend").click()
+    await dialog.get_by_label("Backend").fill("gemini")
+    await dialog.get_by_label("Unit").select_option("days")
+    await page.keyboard.press("Tab")
+    await dialog.get_by_role("button", name="Hold").click()
+    await expect(view.limit("gemini").locator(".time")).to_have_text(re.compile(r"1 d 1[12]:"))
+
+    for name in ("claude/opus", "gemini"):
+        release = page.get_by_role("button", name=f"Release {name}")
+        await release.click()
+        await expect(release).to_have_text("Release for everyone?")
+        await release.click()
+        await expect(release).to_have_count(0)
+    await expect(view.limit("opus").locator(".reason")).to_have_text("rate limit")
+    await expect(view.limit("gemini")).to_have_count(0)
 
 
 async def test_after_a_restart_of_the_server_the_page_knows_everything(view: View, redis_server: RedisServer) -> None:

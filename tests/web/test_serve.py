@@ -125,6 +125,14 @@ async def test_elsewhere_than_on_loopback_it_warns_of_who_can_see(real: Place) -
     assert "whoever reaches 0.0.0.0 can see the limits" in said
 
 
+def test_a_host_that_is_not_found_is_one_clear_error_that_names_it(cli: Cli) -> None:
+    outcome = cli("serve", "--host", "256.1.1.1", "--port", "0")
+
+    assert outcome.code == 1
+    (line,) = outcome.err.splitlines()
+    assert "cannot listen on '256.1.1.1'" in line
+
+
 def test_a_port_that_is_taken_is_one_clear_error(cli: Cli, served: Served) -> None:
     outcome = cli("serve", "--port", str(served.port))
 

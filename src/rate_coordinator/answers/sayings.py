@@ -49,6 +49,11 @@ _RESETS = (
     rf"(?:in {DURATION}|(?:at )?(?P<when>.{{1,80}})))?"
 )
 
+_CODEX_STREAM = (
+    r"(?:ERROR: )?(?:stream error: )?stream disconnected before completion: Rate limit (?:reached|is exceeded)\b"
+)
+_GEMINI_ERROR = r"API Error: (?:(?:(?!API Error)[^\n]){0,400}\n){0,8}?(?:(?!API Error)[^\n]){0,400}?"
+
 SAYINGS = (
     # https://github.com/anthropics/claude-code/issues/2087, read by programs
     Saying("claude", _line(r"Claude (?:AI )?usage limit reached\|(?P<epoch>\d{10,13})\b")),
@@ -64,6 +69,18 @@ SAYINGS = (
     Saying("claude", _line(rf"(?P<scope>Spending cap) reached\b{_RESETS}")),
     Saying("claude", _line("Credit balance is too low$")),
     Saying("claude", _line(r"(?:API Error: )?Server is temporarily limiting requests"), "overloaded"),
+    # https://github.com/anthropics/claude-code/issues/29882
+    Saying("claude", _line(r"API Error: Rate limit reached\b"), "rate_limit"),
+    # https://github.com/openai/codex/issues/2255 /3764 /10062
+    Saying(
+        "codex",
+        _line(
+            rf"{_CODEX_STREAM}[^\n]{{0,300}}?(?:\n[^\n]{{0,200}}?)?\btry\s+again\s+in\s+{DURATION}"
+            r"(?:[^\n]{0,8}\bretrying\b)?"
+        ),
+        "rate_limit",
+    ),
+    Saying("codex", _line(rf"{_CODEX_STREAM}[^\n]{{0,300}}"), "rate_limit"),
     # https://github.com/openai/codex/issues/3899 /21047; codex-rs/protocol/src/error.rs
     Saying(
         "codex",
@@ -82,6 +99,13 @@ SAYINGS = (
             rf"(?:\.\s+Your quota will reset after {DURATION})?"
         ),
     ),
+    # https://github.com/google-gemini/gemini-cli: packages/core/src/utils/errorParsing.ts
+    Saying(
+        "gemini",
+        _line(rf"{_GEMINI_ERROR}\bPlease retry in {DURATION}[^\n]{{0,20}}\(Status: RESOURCE_EXHAUSTED\)"),
+        "rate_limit",
+    ),
+    Saying("gemini", _line(rf"{_GEMINI_ERROR}\(Status: RESOURCE_EXHAUSTED\)"), "rate_limit"),
     Saying("gemini", _line(r"(?:API Error: )?No capacity available for (?P<scope>model)\b"), "overloaded"),
 )
 """In this order; the first that matches counts."""
@@ -95,8 +119,8 @@ FAILURES = tuple(
         rf"^curl: \(\d+\) .*\breturned error: {_STATUS}\b",
         rf"^(?:fatal|error): .*\breturned error: {_STATUS}\b",
         rf"^(?:< )?HTTP/[1-3](?:\.\d)? {_STATUS}\b",
-        # https://github.com/anthropics/claude-code/issues/5769
-        rf"\bAPI Error:? \(?{_STATUS}\b:?\s*(?P<body>.*)",
+        # https://github.com/anthropics/claude-code/issues/5769, https://code.claude.com/docs/en/errors
+        rf"\bAPI Error:? (?:Repeated |Request rejected )?\(?{_STATUS}\b[):]?\s*(?P<body>.*)",
         r"\bAPI Error: (?P<body>[\[{].*)",
         rf"\bexceeded retry limit, last status: {_STATUS}\b",
         rf"\bunexpected status {_STATUS}\b[^:]{{0,40}}:?\s*(?P<body>.*)",
@@ -106,6 +130,12 @@ FAILURES = tuple(
         rf"^[\w.]*HTTPError: HTTP Error {_STATUS}:",
         rf"^[\w.]*HTTPStatusError: (?:Client|Server) error '{_STATUS}\b",
         r"\bAn error occurred \((?P<code>\w{3,60})\) when calling the \w+ operation\b[^:]*:?\s*(?P<body>.*)",
+        # What programs for Node print last: https://github.com/anthropics/claude-code/issues/2087,
+        # https://github.com/openai/openai-node/blob/master/src/core/error.ts
+        rf"^[\w.]*Error: {_STATUS} (?P<body>\{{.*)",
+        rf"^RateLimitError: {_STATUS}\b",
+        # The reason phrase: https://www.rfc-editor.org/rfc/rfc6585#section-4
+        rf"^(?:[\w.]*Error|wget: server returned error): (?:HTTP\S* )?{_STATUS}:? Too Many Requests\b",
         # https://www.gnu.org/software/wget/manual/
         rf"\bERROR {_STATUS}: ",
     )

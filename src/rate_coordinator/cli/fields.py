@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from rate_coordinator import ActiveLimit, Notice, PaceStatus, RateLimitEvent, ReportResult
@@ -86,6 +87,40 @@ def of_result(asked_wait_seconds: float, result: ReportResult) -> Fields:
         "clamped": result.clamped,
         "event_id": result.event_id,
     }
+
+
+def of_hold(backend: str, model: str | None, note: str, result: ReportResult) -> Fields:
+    """Return what became of a hold."""
+    return {
+        **of_target(backend, model),
+        "wait_seconds": result.wait_seconds,
+        "note": note,
+        "seconds_remaining": result.seconds_remaining,
+        "resume_at": moment(result.resume_at),
+        "extended": result.extended,
+        "event_id": result.event_id,
+    }
+
+
+def of_release(backend: str, model: str | None, released: bool, remaining_seconds: float) -> Fields:
+    """Return what became of a release, and for how long the target stays limited."""
+    told = {"released": released, "limited": remaining_seconds > 0, "seconds_remaining": remaining_seconds}
+    return {**of_target(backend, model), **told}
+
+
+def of_clear(backend: str | None, model: str | None, cleared: int, held: Iterable[ActiveLimit]) -> Fields:
+    """Return how many limits were lifted, and what stays held by hand."""
+    names = [texts.target(limit.backend, limit.model) for limit in held]
+    return {**of_target(backend, model), "cleared": cleared, "held": names}
+
+
+def still_held(limits: Iterable[ActiveLimit], backend: str | None, model: str | None) -> list[ActiveLimit]:
+    """Return those that are held by hand, of a backend or of one model; all without a backend."""
+    return [
+        limit
+        for limit in limits
+        if limit.held_until and backend in (None, limit.backend) and model in (None, limit.model)
+    ]
 
 
 def of_notice(notice: Notice) -> Fields:

@@ -20,9 +20,15 @@ WIDE_ENOUGH = 10_000
 _FULL, _EMPTY = "█", "░"
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Leave it to whoever runs the command; rich itself would exit with 1."""
+        raise BrokenPipeError
+
+
 def console() -> Console:
     """Return where tables are printed: standard output."""
-    return Console(width=None if is_terminal(sys.stdout) else WIDE_ENOUGH, highlight=False)
+    return _Console(width=None if is_terminal(sys.stdout) else WIDE_ENOUGH, highlight=False)
 
 
 def limits_table(limits: Sequence[ActiveLimit]) -> Table:

@@ -29,7 +29,8 @@ class Holding:
 
         Raises:
             ValueError: An argument cannot be used.
-            CoordinatorUnavailable: Redis is away. Unlike a report, it is not kept: order it again.
+            CoordinatorUnavailable: Redis is away. Unlike a report, it is not kept: order it again. If Redis was only
+                too slow, it may have been taken all the same.
             CoordinatorMisuse: It is closed.
         """
         return self._home.run(lambda inner: inner.hold(backend, seconds, reason, model=model))

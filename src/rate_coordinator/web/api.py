@@ -15,7 +15,7 @@ from rate_coordinator import CoordinatorError, RateLimitCoordinator
 from rate_coordinator.cli import fields
 from rate_coordinator.integrations.prometheus import exposition
 from rate_coordinator.web.board import Board
-from rate_coordinator.web.bodies import Clear, Named, Report
+from rate_coordinator.web.bodies import Clear, Hold, Named, Release, Report
 from rate_coordinator.web.looks import of_health
 from rate_coordinator.web.problems import Problem
 from rate_coordinator.web.stream import Stream
@@ -57,6 +57,8 @@ class Api:
                     Route("/stream", self.stream),
                     Route("/report", self.report, methods=["POST"]),
                     Route("/clear", self.clear, methods=["POST"]),
+                    Route("/hold", self.hold, methods=["POST"]),
+                    Route("/release", self.release, methods=["POST"]),
                 ],
             ),
         ]
@@ -121,13 +123,33 @@ class Api:
         return _answer(told, 200 if result.delivered else 202)
 
     async def clear(self, request: Request) -> Response:
-        """Lift limits."""
+        """Lift limits. What is held by hand stays held."""
         asked = await self._written(request, Clear)
         try:
             cleared = await self._coordinator.clear_limits(asked.backend, model=asked.model)
         except (ValueError, CoordinatorError) as error:
             raise _problem(error) from error
-        return _answer({**fields.of_target(asked.backend, asked.model), "cleared": cleared})
+        held = fields.still_held(self._coordinator.limits, asked.backend, asked.model)
+        return _answer(fields.of_clear(asked.backend, asked.model, cleared, held))
+
+    async def hold(self, request: Request) -> Response:
+        """Hold a backend or a model by hand."""
+        asked = await self._written(request, Hold)
+        try:
+            result = await self._coordinator.hold(asked.backend, asked.seconds, asked.reason, model=asked.model)
+        except (ValueError, CoordinatorError) as error:
+            raise _problem(error) from error
+        return _answer(fields.of_hold(asked.backend, asked.model, asked.reason, result))
+
+    async def release(self, request: Request) -> Response:
+        """End a hold."""
+        asked = await self._written(request, Release)
+        try:
+            released = await self._coordinator.release(asked.backend, asked.model)
+            _, remaining = await self._coordinator.is_rate_limited(asked.backend, asked.model)
+        except (ValueError, CoordinatorError) as error:
+            raise _problem(error) from error
+        return _answer(fields.of_release(asked.backend, asked.model, released, remaining))
 
     async def _written(self, request: Request, kind: type[Body]) -> Body:
         """Return the body of a request that may write."""

@@ -8,8 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from rate_coordinator import Reason
 
-OLDEST_CALL_SECONDS = 86_400.0 * 366
-"""No call is under way for longer."""
+LONGEST_SECONDS = 86_400.0 * 366
+"""No call is under way, and nothing is held by hand, for longer."""
 
 
 class _Strict(BaseModel):
@@ -31,8 +31,21 @@ class Report(Named):
     job_id: str | None = None
     sheet_num: int | None = None
     reason: Reason = "rate_limit"
-    call_age_seconds: Annotated[float, Field(ge=0, le=OLDEST_CALL_SECONDS)] | None = None
+    call_age_seconds: Annotated[float, Field(ge=0, le=LONGEST_SECONDS)] | None = None
     """How long ago the refused call was sent."""
+
+
+class Hold(Named):
+    """A backend or a model is to be left alone by hand. How long the words may be is checked where they are used."""
+
+    seconds: Annotated[float, Field(gt=0, le=LONGEST_SECONDS, allow_inf_nan=False)]
+    """For how long from now on."""
+    reason: str = ""
+    """Why, for whoever asks."""
+
+
+class Release(Named):
+    """A hold is to end."""
 
 
 class Clear(_Strict):

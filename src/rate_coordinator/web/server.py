@@ -59,7 +59,10 @@ class _Server(uvicorn.Server):
 
 
 async def _listen(host: str, port: int) -> socket.socket:
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except socket.gaierror as error:
+        raise OSError(error.errno, f"cannot listen on {host!r:.80}: {error.strerror}") from None
     family, _, _, _, address = found[0]
     return socket.create_server((address[0], address[1]), family=family, backlog=128)
 

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from rate_coordinator import ActiveLimit
 from rate_coordinator.cli import FAILED, fields, texts
 from rate_coordinator.cli.options import Chosen, Json, Model, Namespace, Url, chosen
 from rate_coordinator.cli.output import complain, is_terminal, say, say_json
@@ -43,10 +42,9 @@ def clear(
 async def _clear(chosen: Chosen, backend: str | None, model: str | None) -> int:
     async with unstarted(coordinator(chosen)) as clearer:
         cleared = await clearer.clear_limits(backend, model=model)
-        held = [limit for limit in clearer.limits if limit.held_until and _concerns(limit, backend, model)]
+        held = fields.still_held(clearer.limits, backend, model)
     if chosen.as_json:
-        told = {"cleared": cleared, "held": [texts.target(limit.backend, limit.model) for limit in held]}
-        say_json({**fields.of_target(backend, model), **told})
+        say_json(fields.of_clear(backend, model, cleared, held))
         return 0
     if cleared:
         say(f"cleared {cleared} limit{'s' if cleared > 1 else ''}")
@@ -56,10 +54,6 @@ async def _clear(chosen: Chosen, backend: str | None, model: str | None) -> int:
         name = texts.printable(texts.target(limit.backend, limit.model))
         say(f"{name} stays held for {texts.seconds(limit.seconds_remaining)} ({texts.why(limit)}); release ends that")
     return 0
-
-
-def _concerns(limit: ActiveLimit, backend: str | None, model: str | None) -> bool:
-    return (backend is None or limit.backend == backend) and (model is None or limit.model == model)
 
 
 def _agreed(chosen: Chosen) -> bool:

@@ -52,17 +52,7 @@ async def _hold(chosen: Chosen, backend: str, model: str | None, seconds: float,
     async with unstarted(coordinator(chosen)) as holder:
         result = await holder.hold(backend, seconds, reason, model=model)
     if chosen.as_json:
-        say_json(
-            {
-                **fields.of_target(backend, model),
-                "wait_seconds": result.wait_seconds,
-                "note": reason,
-                "seconds_remaining": result.seconds_remaining,
-                "resume_at": fields.moment(result.resume_at),
-                "extended": result.extended,
-                "event_id": result.event_id,
-            }
-        )
+        say_json(fields.of_hold(backend, model, reason, result))
         return 0
     until = f", until {texts.clock_time(result.resume_at)}" if result.resume_at else ""
     text = f"{texts.printable(texts.target(backend, model))} is held for {texts.exact(seconds)}"
@@ -76,8 +66,7 @@ async def _release(chosen: Chosen, backend: str, model: str | None) -> int:
         released = await releaser.release(backend, model)
         limited, remaining = await releaser.is_rate_limited(backend, model)
     if chosen.as_json:
-        told = {"released": released, "limited": limited, "seconds_remaining": remaining}
-        say_json({**fields.of_target(backend, model), **told})
+        say_json(fields.of_release(backend, model, released, remaining))
         return 0
     name = texts.printable(texts.target(backend, model))
     still = f"; it stays limited for {texts.seconds(remaining)}" if limited else ""

@@ -63,11 +63,11 @@ async def _serve(
     async with unstarted(coordinator(chosen, max_wait_seconds=cap)) as shown:
         await shown.start(degraded_ok=True)
         app = create_app(shown, token=token, host=host, allowed_hosts=allowed_hosts)
-        if not is_loopback(host):
-            told = ", and the token passes unencrypted" if token else ""
-            complain(f"whoever reaches {host} can see the limits{told}: put a proxy with TLS and a login before it")
 
         def tell(address: str) -> None:
+            if not is_loopback(host):
+                told = ", and the token passes unencrypted" if token else ""
+                complain(f"whoever reaches {host} can see the limits{told}: put a proxy with TLS and a login before it")
             if chosen.as_json:
                 say_json({"address": address, "writable": token is not None})
             else:

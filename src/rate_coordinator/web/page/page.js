@@ -11,7 +11,6 @@ const SHOWN_EVENTS = 15;
 const KEPT_EVENTS = 50;
 const FILTER_FROM = 8;
 const WINDOW_MS = 300_000;
-const SURE_MS = 4_000;
 const BRIEF_SECONDS = 2; // Shorter limits, which a known pace meets now and then, move nothing on the page.
 const SPEAKS_AGAIN_MS = 10_000;
 
@@ -27,7 +26,7 @@ let source = null;
 let heardAt = performance.now();
 let connected = false;
 let failed = false;
-let token = null;
+let token = null; // What acts.js writes with.
 let writable = false;
 let wanted = "";
 const showAll = { limits: false, paces: false, events: false };
@@ -83,6 +82,11 @@ function who(of) {
 
 function asked(of) {
   return `asked ${duration(of.asked_wait_seconds)}, ${duration(of.wait_seconds)} counts (${words(of.clamped)})`;
+}
+
+function heldToo(limit) {
+  const note = limit.note ? `: ${limit.note}` : "";
+  return `also held by hand until ${clock(limit.held_until)} by ${limit.held_by || "unknown"}${note}`;
 }
 
 function name(node, of) {
@@ -215,16 +219,18 @@ function offerMore(kind, shown, all) {
 
 function fillLimit(node, limit) {
   name(node, limit);
-  put(node.querySelector(".reason"), words(limit.reason));
-  put(node.querySelector(".who"), `reported by ${who(limit)}`);
+  const byHand = limit.reason === "hold";
+  put(node.querySelector(".reason"), byHand ? "held by hand" : words(limit.reason));
+  put(node.querySelector(".who"), `${byHand ? "" : "reported "}by ${who(limit)}`);
   put(node.querySelector(".until"), `until ${clock(limit.resume_at)}`);
   const cut = node.querySelector(".asked");
   show(cut, Boolean(limit.clamped));
   if (limit.clamped) put(cut, asked(limit));
+  const held = node.querySelector(".held");
+  show(held, Boolean(limit.held_until) && (!byHand || limit.note !== ""));
+  put(held, byHand ? limit.note : heldToo(limit));
   show(node.querySelector(".pending"), !limit.delivered);
-  const lift = node.querySelector(".lift");
-  show(lift, writable && token !== null);
-  lift.setAttribute("aria-label", `Lift the limit of ${limit.target}`);
+  offerActs(node, limit);
   tickLimit(node, limit, performance.now());
 }
 
@@ -309,6 +315,8 @@ function drawEvents() {
 function story(event) {
   if (event.probe) return ["lifted", "one call was let through and served"];
   if (event.kind === "clear") return ["cleared", ""];
+  if (event.kind === "hold") return ["held", `${duration(event.wait_seconds)}${event.note ? `, ${event.note}` : ""}`];
+  if (event.kind === "release") return ["released", ""];
   if (event.kind === "pace") return ["pace", event.pace_rate ? `${number(event.pace_rate)} calls/s from now on` : "forgotten"];
   const wait = event.clamped ? asked(event) : duration(event.wait_seconds);
   const told = `${wait}, ${words(event.reason)}`;
@@ -338,6 +346,7 @@ function draw() {
     put($("paces-of"), kept.length === 1 ? "pace kept" : "paces kept");
   }
   show($("unlock"), writable && token === null);
+  show($("hold-any"), writable && token !== null);
   put($("access"), !begun ? "" : !writable ? "read-only: the server has no token" : token === null ? "read-only in this tab" : "unlocked in this tab");
   document.title = begun && lasting.length ? `${lasting.length} limited – Rate limits` : "Rate limits";
   if (begun && now - spokenAt > SPEAKS_AGAIN_MS) {
@@ -407,61 +416,11 @@ $("wanted").addEventListener("input", (event) => {
   drawEvents();
 });
 
-// Lifting, with the token.
-
-$("unlock").addEventListener("click", () => $("ask").showModal());
-$("ask-cancel").addEventListener("click", () => $("ask").close());
-$("ask-form").addEventListener("submit", (event) => {
-  event.preventDefault();
-  token = $("token").value.trim();
-  $("token").value = "";
-  $("ask").close();
-  draw();
-});
-$("limits").addEventListener("click", (event) => {
-  const button = event.target.closest(".lift");
-  const limit = button && limits.get(button.closest(".limit").dataset.key);
-  if (!limit) return;
-  const sure = Boolean(button.dataset.sure);
-  calm(button);
-  if (sure) {
-    lift(button, limit);
-    return;
-  }
-  button.dataset.sure = "yes";
-  put(button, limit.model === null ? "Lift it and its models for everyone?" : "Lift for everyone?");
-  calming.set(button, setTimeout(calm, SURE_MS, button));
-});
-
-const calming = new WeakMap();
-
-function calm(button) {
-  clearTimeout(calming.get(button));
-  delete button.dataset.sure;
-  put(button, "Lift");
-}
-
-async function lift(button, limit) {
-  button.disabled = true;
-  const headers = { "Authorization": `Bearer ${token}`, "Content-Type": "application/json" };
-  const body = JSON.stringify({ backend: limit.backend, model: limit.model });
-  try {
-    const answer = await fetch("api/v1/clear", { method: "POST", headers, body });
-    if (answer.status === 401) token = null;
-    if (!answer.ok) throw new Error((await answer.json()).detail);
-    button.title = "";
-  } catch (error) {
-    put(button, "Failed: again?");
-    button.title = error.message;
-  }
-  button.disabled = false;
-  draw();
-}
-
 setInterval(tick, 250);
 setInterval(() => {
   for (const [key, node] of nodes.paces) if (paces.has(key)) plot(node, paces.get(key));
   const oldest = performance.now() - WINDOW_MS;
   for (const [key, points] of histories) if (!paces.has(key) && points.at(-1)[0] < oldest) histories.delete(key);
 }, 1000);
-connect();
+// Only when the other script is there as well.
+document.addEventListener("DOMContentLoaded", connect);
