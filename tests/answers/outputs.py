@@ -322,7 +322,8 @@ OUTPUTS = [
         "gemini-error-within-an-error",
         f"{GEMINI_ISSUES}/8883",
         r'✕ [API Error: {"error":{"message":"{\n  \"error\": {\n    \"code\": 429,\n    \"message\": \"Please '
-        r'retry in 15.5s.\",\n    \"status\": \"RESOURCE_EXHAUSTED\"\n  }\n}\n","code":429,"status":"Too Many Requests"}}]',
+        r'retry in 15.5s.\",\n    \"status\": \"RESOURCE_EXHAUSTED\"\n  }\n}\n",'
+        r'"code":429,"status":"Too Many Requests"}}]',
         1,
         (True, "rate_limit", 15.5, None),
     ),
