@@ -52,8 +52,8 @@ def read_output(text: str | bytes, exit_code: int | None, *, now: datetime | Non
         ValueError: ``now`` tells no time zone.
     """
     moment = _Moment(read_now(now), now.tzinfo if now is not None else None)
-    tail = text[-LONGEST_TAIL:]
-    plain = _ESCAPES.sub("", tail.decode("utf-8", "replace") if isinstance(tail, bytes) else tail).strip()
+    tail = text[-LONGEST_TAIL:] if isinstance(text, (str, bytes, bytearray, memoryview)) else ""
+    plain = _ESCAPES.sub("", tail if isinstance(tail, str) else bytes(tail).decode("utf-8", "replace")).strip()
     lines = [line.strip()[:LONGEST_LINE] for line in plain.split("\n") if line.strip()][-MOST_LINES:]
     if not lines:
         return CLEAR
