@@ -25,8 +25,8 @@ MEASURED_SECONDS = 0.1
 RECENT_SECONDS = 5.0
 """... and judged by the last seconds, from so many to twice as many."""
 UNSEEN_SECONDS = 10.0
-"""Of a limit that was seen once, with nothing left, it is believed for so long that nothing comes back: where it comes
-back little by little, waiting for all of it would be too long."""
+"""Of a limit that was seen once, with nothing left, it is believed for so long that nothing comes back; then a call
+tries. Where it comes back little by little, waiting for all of it would be too long."""
 SAME_RESET_SECONDS = 2.0
 """A moment that was rounded to seconds, and told by answers that were under way for different times, varies by this."""
 UNCOUNTED_SECONDS = 0.3
@@ -42,7 +42,7 @@ class Spread(NamedTuple):
     rate: float
     """Calls per second."""
     seconds: float
-    """Until the limit is whole again."""
+    """Until the limit is whole again, or a call may try."""
     next_rate: float
     """Calls per second from then on, until what is left then is told."""
 
@@ -95,6 +95,8 @@ class Allowances:
         if limit.is_window or reset <= UNSEEN_SECONDS:
             # No turn before it is whole again.
             return Spread(0.5 / reset, reset, limit.peak_rate)
+        if limit.base_at == now:
+            return Spread(0.5 / UNSEEN_SECONDS, UNSEEN_SECONDS, limit.peak_rate)
         return None
 
     def _taken_in(self, target: Target, scope: str | None, remaining: float, now: float, resets_at: float) -> _Limit:

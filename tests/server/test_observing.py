@@ -164,6 +164,16 @@ async def _enter(coordinator: RateLimitCoordinator) -> float:
         return clock.now()
 
 
+async def test_nothing_left_at_first_sight_holds_everybody(shared_place: Place, make: Make) -> None:
+    one, other = await make(), await make()
+    await one.observe("openai", Answer(remaining=0, reset_seconds=60))
+    await eventually(lambda: bool(other.health.paces))
+
+    for coordinator in (one, other):
+        with pytest.raises(LimitWaitTimeout):
+            await coordinator.admit("openai", timeout=1.0).__aenter__()
+
+
 async def test_while_redis_is_away_this_process_keeps_to_it(own_server: RedisServer, make: Make) -> None:
     coordinator = await make(command_timeout=1.0, ping_interval=0.2, ping_timeout=0.5)
     own_server.stop()

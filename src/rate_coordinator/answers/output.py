@@ -52,8 +52,7 @@ def read_output(text: str | bytes, exit_code: int | None, *, now: datetime | Non
         ValueError: ``now`` tells no time zone.
     """
     moment = _Moment(read_now(now), now.tzinfo if now is not None else None)
-    tail = text[-LONGEST_TAIL:] if isinstance(text, (str, bytes, bytearray, memoryview)) else ""
-    plain = _ESCAPES.sub("", tail if isinstance(tail, str) else bytes(tail).decode("utf-8", "replace")).strip()
+    plain = _ESCAPES.sub("", _tail(text)).strip()
     lines = [line.strip()[:LONGEST_LINE] for line in plain.split("\n") if line.strip()][-MOST_LINES:]
     if not lines:
         return CLEAR
@@ -67,6 +66,12 @@ def read_output(text: str | bytes, exit_code: int | None, *, now: datetime | Non
         return answer if answer is not None and answer.wait_seconds is not None else CLEAR
     events = [message for line in lines if (message := _event(line)) is not None]
     return _notice("\n".join([*lines, *events]), moment) or _failure(plain, lines, moment) or CLEAR
+
+
+def _tail(text: object) -> str:
+    if isinstance(text, (bytes, bytearray, memoryview)):
+        return bytes(text[-LONGEST_TAIL:]).decode("utf-8", "replace")
+    return text[-LONGEST_TAIL:] if isinstance(text, str) else ""
 
 
 def _event(line: str) -> str | None:
