@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from rate_coordinator.observing import UpstreamAnswer
 from rate_coordinator.targets import Target
+from rate_coordinator.turns import MUCH_FASTER
 
 LONGEST_RESET_SECONDS = 3600.0
 """What lasts for longer is an allowance that its user decides how to spend."""
@@ -73,14 +74,17 @@ class Allowances:
     def __init__(self) -> None:
         self._limits: dict[tuple[Target, str | None], _Limit] = {}
 
-    def observe(self, target: Target, answer: UpstreamAnswer, now: float, *, is_spread: bool) -> Spread | None:
-        """Take in an answer; return how fast the fleet may go if it has to slow down.
+    def observe(
+        self, target: Target, answer: UpstreamAnswer, now: float, *, is_spread: bool, spread_rate: float | None = None
+    ) -> Spread | None:
+        """Take in an answer; return how fast the fleet may go if it has to slow down, or keeps to too slow a pace.
 
         Args:
             target: Whose limit it is.
             answer: What it said.
             now: Seconds of a monotonic clock.
             is_spread: The fleet keeps to a pace already.
+            spread_rate: That pace in calls per second, where it was told for the limit that the answer speaks of.
         """
         remaining, reset, scope = answer.remaining, answer.reset_seconds, answer.scope
         if remaining is None or reset is None or not SHORTEST_RESET_SECONDS <= reset <= LONGEST_RESET_SECONDS:
@@ -88,7 +92,8 @@ class Allowances:
         if scope is not None and NOT_CALLS.search(scope):
             return None
         limit = self._taken_in(target, scope, remaining, now, now + reset)
-        if not _has_to_slow_down(limit, reset, now, is_spread):
+        is_too_slow = spread_rate is not None and remaining / reset > MUCH_FASTER * spread_rate
+        if not is_too_slow and not _has_to_slow_down(limit, reset, now, is_spread):
             return None
         if remaining >= 1:
             return Spread(remaining / (reset + UNCOUNTED_SECONDS), reset, limit.peak_rate)

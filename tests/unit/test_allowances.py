@@ -113,6 +113,16 @@ def test_while_it_is_spread_it_is_told_again_only_as_long_as_calls_want_it() -> 
     assert tell(idle, *((at, 100 - at / 10, 60 - at) for at in range(20)), is_spread=True) is None
 
 
+def test_a_pace_that_is_much_slower_than_what_is_left_allows_is_told_anew() -> None:
+    def spread_at(rate: float) -> Spread | None:
+        return Allowances().observe(TARGET, left(5000, 100), 0, is_spread=True, spread_rate=rate)
+
+    assert spread_at(40) is None
+    faster = spread_at(1)
+    assert faster is not None
+    assert faster.rate == pytest.approx(50, rel=0.01)
+
+
 @pytest.mark.parametrize("scope", ["tokens", "input_tokens", "TokensPerMinute", "query_cost", "points", "bytes"])
 def test_what_does_not_count_calls_slows_nobody_down(scope: str) -> None:
     assert Allowances().observe(TARGET, left(5, 60, scope), 0, is_spread=False) is None
