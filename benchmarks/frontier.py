@@ -27,6 +27,7 @@ NAMES = (
     "bucket 200/s, burst 20",
     "rises 50 -> 150, burst 5",
     "model 2-20 s, bucket 20/s, burst 20",
+    "model 2-20 s, bucket 50/s, burst 5",
     "model 2-20 s, bucket 5/s, burst 5",
     "answers after 0.5-2 s, bucket 50/s, burst 5",
 )
@@ -100,8 +101,8 @@ def ours(name: str) -> Point:
     return Point(late, fmean(outcome.time for outcome in outcomes) / SCENARIOS[name].ideal_seconds)
 
 
-WIDTH, HEIGHT, COLUMNS = 250, 190, 3
-LEFT, TOP, FLOOR = 38, 34, 150
+WIDTH, HEIGHT, COLUMNS = 210, 180, 4
+LEFT, TOP, FLOOR = 36, 34, 142
 MOST_LATE, MOST_TIME = 0.06, 2.2
 STYLE = """
   text { font: 11px system-ui, -apple-system, "Segoe UI", "Helvetica Neue", Arial, sans-serif; fill: #57606a }

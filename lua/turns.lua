@@ -47,8 +47,8 @@ local SPREAD_FIELDS = {'spread_rate', 'spread_ms', 'next_rate', 'free_ms'}
 local SPREAD_GRACE_MS = 10000
 
 -- As in pacestate.py.
-local APPROACH_FROM = 0.96
-local APPROACH_RATE = 0.125
+local APPROACH_FROM = 0.98
+local APPROACH_RATE = 0.08
 local APPROACH_TO = 1.02
 local BEYOND_CALLS = 50
 local BEYOND_LAGS = 12
@@ -57,7 +57,7 @@ local BEYOND_TAU_MS = 6000
 local CAREFUL = 0.87
 local CATCH_UP_MS = 50
 local CLOSED_MISSES = 2
-local COSTLY_STOP_MS = 2000
+local COSTLY_STOP_MS = 1000
 local CUT = 0.97
 local IDLE_WEIGHT = 10
 local LAGS_MAX_MS = 40000
@@ -73,7 +73,8 @@ local QUIET_MS = 1000
 local SEARCH_CALLS = 40
 local SEARCH_FROM = 150
 local SEARCH_LAGS = 30
-local SEARCH_TAU_MS = 5000
+local SEARCH_TAU_MS = 4000
+local SHORT_LAG_MS = 50
 local WINDOW_FAST_PART = 0.92
 local WINDOW_GUARD_MS = 250
 local WINDOW_PERIODS_S = {5, 10, 15, 20, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 21600, 43200, 86400}
@@ -178,7 +179,7 @@ end
 
 local function search(s, base)
   s.base, s.searching, s.grown_ms = base, true, 0
-  s.tau_ms = max(SEARCH_TAU_MS, SEARCH_LAGS * s.lag_ms, min(1000 * SEARCH_CALLS / base, 20000))
+  s.tau_ms = max(SEARCH_TAU_MS, SEARCH_LAGS * (s.lag_ms - SHORT_LAG_MS), min(1000 * SEARCH_CALLS / base, 20000))
 end
 
 local function burst(s, served_rate)
@@ -278,8 +279,9 @@ local function cut(s)
     estimate = max(estimate, least * s.cross_rate)
   end
   estimate = min(estimate, s.cross_rate)
-  if s.searching and stop - 1000 * s.burst / estimate > COSTLY_STOP_MS then
-    estimate = estimate * CAREFUL
+  if s.searching then
+    local lost = max(0, stop - 1000 * s.burst / estimate)
+    estimate = estimate * (1 - (1 - CAREFUL) * min(1, lost / COSTLY_STOP_MS))
   end
   if s.paced then
     s.burst, s.burst_ms = burst(s, estimate), 0

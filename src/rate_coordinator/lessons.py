@@ -135,8 +135,9 @@ def _cut(s: PaceState) -> None:
             floor = 0.65 if stop < 2000 else 0.5
         estimate = max(estimate, floor * s.cross_rate)
     estimate = min(estimate, s.cross_rate)
-    if s.searching and stop - 1000 * s.burst / estimate > COSTLY_STOP_MS:
-        estimate *= CAREFUL
+    if s.searching:
+        lost = max(0, stop - 1000 * s.burst / estimate)
+        estimate *= 1 - (1 - CAREFUL) * min(1, lost / COSTLY_STOP_MS)
     if s.paced:
         s.burst, s.burst_ms = _burst(s, estimate), 0
     s.paced, s.searching, s.grown_ms, s.ceiling, s.base = True, False, 0, estimate, CUT * estimate

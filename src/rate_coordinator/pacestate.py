@@ -28,19 +28,21 @@ OPENING_RATE = 10.0
 
 SEARCH_FROM = 150.0
 """The search starts below so many calls/s: a large first burst is a burst rather than a rate."""
-SEARCH_TAU_MS = 5_000
-"""The search grows as (1 + t / tau)^4: twice in 0.95 s, 16 times in 5 s, and relatively slower the longer it runs."""
+SEARCH_TAU_MS = 4_000
+"""The search grows as (1 + t / tau)^4: twice in 0.76 s, 16 times in 4 s, and relatively slower the longer it runs."""
 SEARCH_CALLS = 40
 """Or tau is so many calls at the starting rate, if longer (20 s at most): slow upstreams would be overrun else."""
 SEARCH_LAGS = 30
-"""Or tau is so many lags, if longer: then the pace grows by less than 15 % before a refusal is heard of."""
+"""Or tau is so many lags, if longer: then the pace grows by less than 15 % before a refusal is heard of ..."""
+SHORT_LAG_MS = 50
+"""... but for so much of a lag, which is the time that any answer takes."""
 
 CUT = 0.97
 """The pace restarts at this share of the ceiling. (CUBIC's 0.7 has to drain a queue; a rate limit has none.)"""
-COSTLY_STOP_MS = 2_000
-"""Where the first search ended in a stop of which so much was lost, the next one is to be put off ..."""
 CAREFUL = 0.87
-"""... and only this part of the estimate is believed in, which may be too high by as much."""
+"""At the end of the first search the estimate may be too high by so much: only this part of it is believed in ..."""
+COSTLY_STOP_MS = 1_000
+"""... where so much is lost by each stop, and more of it where less is."""
 PLATEAU_MIN_MS = 4_000
 """The ceiling is approached over at least so long a time ..."""
 PLATEAU_CALLS = 300
@@ -74,11 +76,11 @@ WINDOW_PROBE_CALLS = 300
 """One call beyond a confirmed allowance is tried each time after so many calls."""
 CLOSED_MISSES = 2
 """An upstream that is still closed when this many stops in a row are over has an allowance that is used up."""
-APPROACH_FROM = 0.96
+APPROACH_FROM = 0.98
 """Where an allowance is met that is known by nothing else, from this part of it on, ..."""
 APPROACH_TO = 1.02
 """... to this one, ..."""
-APPROACH_RATE = 1 / 8
+APPROACH_RATE = 0.08
 """... turns go at this part of the pace: few calls are under way when it is used up."""
 WINDOW_PERIODS_S = (5, 10, 15, 20, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 21600, 43200, 86400)
 """Usual periods: a measured one, blurred by whole-second waits and late answers, is taken for the nearest of them."""
@@ -170,4 +172,4 @@ def gate_ms(s: PaceState) -> float:
 def search(s: PaceState, base: float) -> None:
     """Search for the upstream's rate from `base` (calls/s) upwards."""
     s.base, s.searching, s.grown_ms = base, True, 0
-    s.tau_ms = max(SEARCH_TAU_MS, SEARCH_LAGS * s.lag_ms, min(1000 * SEARCH_CALLS / base, 20_000))
+    s.tau_ms = max(SEARCH_TAU_MS, SEARCH_LAGS * (s.lag_ms - SHORT_LAG_MS), min(1000 * SEARCH_CALLS / base, 20_000))

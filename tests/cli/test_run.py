@@ -362,7 +362,7 @@ def test_within_a_process_it_leaves_signals_as_they_were(here: Here) -> None:
         (REFUSED, 5),
         (f"printf 'HTTP/2 429\\r\\nretry-after: 40\\r\\n\\r\\n'; {REFUSED}", 40),
         (f"echo '{GEMINI}'; exit 1", 50),
-        (f"seq 100; echo 'Claude AI usage limit reached|{int(time.time()) + 3000}'; seq 100 >&2; exit 1", 3000),
+        ('seq 100; echo "Claude AI usage limit reached|$(($(date +%s) + 3000))"; seq 100 >&2; exit 1', 3000),
     ],
     ids=["curl", "curl -i", "gemini", "claude"],
 )
@@ -602,6 +602,19 @@ def test_a_command_that_a_signal_ends_is_not_tried_again(real: Place, tmp_path: 
         process.send_signal(signal.SIGTERM)
         assert process.wait(LONGEST_SECONDS) == 22
         assert output.rest() == "ready\nended\n"
+
+
+def test_it_stops_once_though_the_same_signal_waits_already() -> None:
+    """The terminal's own SIGTSTP may not have been taken yet when the command is seen to have stopped."""
+    program = (
+        "import os, signal, sys; from rate_coordinator.cli.signals import stop_as\n"
+        "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTSTP}); os.kill(os.getpid(), signal.SIGTSTP)\n"
+        "stop_as(signal.SIGTSTP); print('went on', flush=True)"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, process_group=0) as process:
+        wait_for(lambda: is_stopped(psutil.Process(process.pid)))
+        process.send_signal(signal.SIGCONT)
+        assert process.communicate(timeout=LONGEST_SECONDS)[0] == b"went on\n"
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])

@@ -146,7 +146,7 @@ HARDER = {
     ),
     "falls 50 -> 20, burst 5": changing(5, 4000, (40, 20), time=1.25),
     "rises 50 -> 150, burst 50": changing(50, 10_000, (40, 150), time=1.2),
-    "rises 50 -> 150, burst 5": changing(5, 10_000, (40, 150), time=1.55),
+    "rises 50 -> 150, burst 5": changing(5, 10_000, (40, 150), time=1.45),
     "two tiers, 20 in 1 s and 600/min": Scenario(
         lambda: Tiers(FixedWindow(20, 1), FixedWindow(600, 60)), 3000, 400, time=1.3
     ),
@@ -159,13 +159,16 @@ HARDER = {
     "model 2-20 s, bucket 5/s, burst 5": Scenario(
         lambda: TokenBucket(5, 5), 1000, 400, latency=MODEL, ideal=199 + MODEL_TAIL, late_share=0.02, time=1.8
     ),
+    "model 2-20 s, bucket 50/s, burst 5": Scenario(
+        lambda: TokenBucket(50, 5), 4000, 400, latency=MODEL, ideal=110 + MODEL_TAIL, time=1.75
+    ),
     "answers after 0.5-2 s, bucket 50/s, burst 50": Scenario(
         lambda: TokenBucket(50, 50), 4000, 400, latency=(0.5, 2), late_share=0.015, time=1.2
     ),
     "answers after 0.5-2 s, bucket 50/s, burst 5": Scenario(
         lambda: TokenBucket(50, 5), 4000, 400, latency=(0.5, 2), time=2.3
     ),
-    "bucket 200/s, burst 20": Scenario(lambda: TokenBucket(200, 20), 6000, 400, time=1.3),
+    "bucket 200/s, burst 20": Scenario(lambda: TokenBucket(200, 20), 6000, 400),
     "bucket 10/s, burst 100": Scenario(lambda: TokenBucket(10, 100), 1500, 400, late_share=0.015),
     "bucket 0.2/s, burst 50": Scenario(lambda: TokenBucket(0.2, 50), 200, 100, late_share=0.06),
 }

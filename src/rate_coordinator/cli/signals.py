@@ -62,8 +62,10 @@ def heard(hear: Hear) -> Iterator[frozenset[int]]:
 def stop_as(number: int) -> None:
     """Stop this process as a signal does that nobody handles. Returns when it is continued."""
     handler = signal.signal(number, signal.SIG_DFL)
-    before = signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
+    # Blocked until it is raised: one that waits already would stop this process, and this one would stop it once more.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {number})
     signal.raise_signal(number)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
     signal.signal(number, handler)
 
