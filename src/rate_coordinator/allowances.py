@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from rate_coordinator.observing import UpstreamAnswer
 from rate_coordinator.targets import Target
+from rate_coordinator.turns import MUCH_FASTER
 
 LONGEST_RESET_SECONDS = 3600.0
 """What lasts for longer is an allowance that its user decides how to spend."""
@@ -25,8 +26,8 @@ MEASURED_SECONDS = 0.1
 RECENT_SECONDS = 5.0
 """... and judged by the last seconds, from so many to twice as many."""
 UNSEEN_SECONDS = 10.0
-"""Of a limit that was seen once, with nothing left, it is believed for so long that nothing comes back: where it comes
-back little by little, waiting for all of it would be too long."""
+"""Of a limit that was seen once, with nothing left, it is believed for so long that nothing comes back; then a call
+tries. Where it comes back little by little, waiting for all of it would be too long."""
 SAME_RESET_SECONDS = 2.0
 """A moment that was rounded to seconds, and told by answers that were under way for different times, varies by this."""
 UNCOUNTED_SECONDS = 0.3
@@ -42,7 +43,7 @@ class Spread(NamedTuple):
     rate: float
     """Calls per second."""
     seconds: float
-    """Until the limit is whole again."""
+    """Until the limit is whole again, or a call may try."""
     next_rate: float
     """Calls per second from then on, until what is left then is told."""
 
@@ -73,14 +74,17 @@ class Allowances:
     def __init__(self) -> None:
         self._limits: dict[tuple[Target, str | None], _Limit] = {}
 
-    def observe(self, target: Target, answer: UpstreamAnswer, now: float, *, is_spread: bool) -> Spread | None:
-        """Take in an answer; return how fast the fleet may go if it has to slow down.
+    def observe(
+        self, target: Target, answer: UpstreamAnswer, now: float, *, is_spread: bool, spread_rate: float | None = None
+    ) -> Spread | None:
+        """Take in an answer; return how fast the fleet may go if it has to slow down, or keeps to too slow a pace.
 
         Args:
             target: Whose limit it is.
             answer: What it said.
             now: Seconds of a monotonic clock.
             is_spread: The fleet keeps to a pace already.
+            spread_rate: That pace in calls per second, where it was told for the limit that the answer speaks of.
         """
         remaining, reset, scope = answer.remaining, answer.reset_seconds, answer.scope
         if remaining is None or reset is None or not SHORTEST_RESET_SECONDS <= reset <= LONGEST_RESET_SECONDS:
@@ -88,13 +92,16 @@ class Allowances:
         if scope is not None and NOT_CALLS.search(scope):
             return None
         limit = self._taken_in(target, scope, remaining, now, now + reset)
-        if not _has_to_slow_down(limit, reset, now, is_spread):
+        is_too_slow = spread_rate is not None and remaining / reset > MUCH_FASTER * spread_rate
+        if not is_too_slow and not _has_to_slow_down(limit, reset, now, is_spread):
             return None
         if remaining >= 1:
             return Spread(remaining / (reset + UNCOUNTED_SECONDS), reset, limit.peak_rate)
         if limit.is_window or reset <= UNSEEN_SECONDS:
             # No turn before it is whole again.
             return Spread(0.5 / reset, reset, limit.peak_rate)
+        if limit.base_at == now:
+            return Spread(0.5 / UNSEEN_SECONDS, UNSEEN_SECONDS, limit.peak_rate)
         return None
 
     def _taken_in(self, target: Target, scope: str | None, remaining: float, now: float, resets_at: float) -> _Limit:

@@ -81,7 +81,7 @@ class Engine:
             lambda: self.condition.degraded,
             self._limits_changed,
         )
-        self.spreader = Spreader(self.store, self.paces, lambda: self.condition.degraded)
+        self.spreader = Spreader(self.store, self.paces, lambda: self.condition.degraded, self.dispenser.changed)
         self.gate = Gate(
             self.mirror,
             self.paces,

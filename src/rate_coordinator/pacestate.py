@@ -30,7 +30,7 @@ SEARCH_FROM = 150.0
 """The search starts below so many calls/s: a large first burst is a burst rather than a rate."""
 SEARCH_TAU_MS = 4_000
 """The search grows as (1 + t / tau)^4: twice in 0.76 s, 16 times in 4 s, and relatively slower the longer it runs."""
-SEARCH_CALLS = 40
+SEARCH_CALLS = 25
 """Or tau is so many calls at the starting rate, if longer (20 s at most): slow upstreams would be overrun else."""
 SEARCH_LAGS = 30
 """Or tau is so many lags, if longer: then the pace grows by less than 15 % before a refusal is heard of ..."""

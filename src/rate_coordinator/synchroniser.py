@@ -230,8 +230,8 @@ class Synchroniser:
             self._paces.limited(notice.target, received_at + (notice.pace_until_ms - notice.now_ms) / 1000)
             if notice.kind == "limit":
                 self._dispenser.limited(notice.target)
-            else:
-                self._paces.tell(notice.target, notice.pace_rate, notice.pace_ceiling)
+            elif self._paces.tell(notice.target, notice.pace_rate, notice.pace_ceiling):
+                self._dispenser.changed({notice.target})
         if notice.probe is not None:
             self._dispenser.changed({notice.target})
             self._prober.heard(notice.target)

@@ -12,6 +12,8 @@ LOOKS = -1
 """In the place of the turns that are wanted: nothing is wanted, and nothing changed."""
 
 
+MUCH_FASTER = 2.0
+"""A pace so many times another one is worth asking again for, by those who wait for a turn of that."""
 MOST_PACES = 10_000
 """Of more targets, those whose pace is forgotten are not remembered any more."""
 
@@ -118,11 +120,13 @@ class Paces:
         told = Pace(forgotten_at, turns.epoch, turns.rate, turns.ceiling, turns.processes, turns.fleet_rate)
         self._put(target, told)
 
-    def tell(self, target: Target, rate: float | None, ceiling: float | None) -> None:
-        """Another process was told how fast the fleet may go now."""
+    def tell(self, target: Target, rate: float | None, ceiling: float | None) -> bool:
+        """The fleet was told how fast it may go now; return whether that is much faster than before."""
         known = self._paces.get(target)
-        if known is not None:
-            self._paces[target] = known._replace(rate=rate or known.rate, ceiling=ceiling or known.ceiling)
+        if known is None:
+            return False
+        self._paces[target] = known._replace(rate=rate or known.rate, ceiling=ceiling or known.ceiling)
+        return rate is not None and 0 < known.rate * MUCH_FASTER < rate
 
     def forget(self, target: Target) -> None:
         """There is no pace of this target any more. Its epoch is: calls that are under way belong to it."""

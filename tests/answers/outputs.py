@@ -30,6 +30,7 @@ CODEX_DAYS = (
     "■ You've hit your usage limit. Upgrade to Pro (https://openai.com/chatgpt/pricing) or try again in 5 days 22 "
     "hours 11\nminutes."
 )
+GEMINI_ISSUES = "https://github.com/google-gemini/gemini-cli/issues"
 GEMINI = "[API Error: You have exhausted your capacity on this model. Your quota will reset after 2h52m39s.]"
 HEAD = "HTTP/2 429 \r\ndate: Thu, 09 Apr 2026 10:00:00 GMT\r\nretry-after: 30\r\n\r\n"
 
@@ -323,4 +324,129 @@ OUTPUTS = [
     ),
     Output("a-number", "https://www.rfc-editor.org/rfc/rfc6585", "processed 429 items", 1, CLEAR),
     Output("nothing", "https://www.rfc-editor.org/rfc/rfc6585", " \n\n", 1, CLEAR),
+    Output(
+        "claude-usage-limit-that-tells-a-duration",
+        "https://support.claude.com/en/articles/11145838",
+        "You have reached your usage limit. Please try again in 2h 13m.",
+        1,
+        (True, "quota", 7980.0, None),
+    ),
+    Output(
+        "claude-limit",
+        f"{CLAUDE}/9236",
+        "Limit reached · resets 3pm (Europe/Berlin) · /upgrade to Max or turn on /extra-usage",
+        1,
+        (True, "quota", 10800.0, None),
+    ),
+    Output("a-limit-of-something-else", f"{CLAUDE}/9236", "Limit reached: 500 rows", 1, CLEAR),
+    Output(
+        "claude-extra-usage",
+        f"{CLAUDE}/42654",
+        "You're out of extra usage · resets 3pm (Europe/Berlin)",
+        1,
+        (True, "quota", 10800.0, "extra usage"),
+    ),
+    Output(
+        "claude-529",
+        f"{CLAUDE}/13990",
+        "  ⎿  API Error: Repeated 529 Overloaded errors",
+        1,
+        (True, "overloaded", None, None),
+    ),
+    Output(
+        "claude-429",
+        "https://code.claude.com/docs/en/errors",
+        "API Error: Request rejected (429) · this may be a temporary capacity issue",
+        1,
+        (True, "rate_limit", None, None),
+    ),
+    Output(
+        "claude-event-over-several-lines",
+        "https://code.claude.com/docs/en/headless",
+        '{\n  "type": "result",\n  "is_error": true,\n  "result": "' + CLAUDE_EPOCH + '"\n}',
+        1,
+        (True, "quota", 11200.0, None),
+    ),
+    Output(
+        "claude-list-of-events",
+        "https://code.claude.com/docs/en/headless",
+        '[{"type":"system"},{"type":"result","is_error":true,"result":"' + CLAUDE_EPOCH + '"}]',
+        0,
+        (True, "quota", 11200.0, None),
+    ),
+    Output(
+        "codex-tokens",
+        f"{CODEX}/10052",
+        "■ stream disconnected before completion: Rate limit reached for organization org-\nBO on tokens per min "
+        "(TPM): Limit 250000, Used 250000, Requested 13472. Please\ntry again in 3.233s. Visit https://platform.openai.com",
+        1,
+        (True, "rate_limit", 3.233, None),
+    ),
+    Output(
+        "codex-that-tried-again",
+        f"{CODEX}/3764",
+        "stream disconnected before completion: Rate limit is exceeded. Try again in 4 seconds.; retrying 1/5",
+        1,
+        CLEAR,
+    ),
+    Output(
+        "gemini-model",
+        f"{GEMINI_ISSUES}/22643",
+        "Usage limit reached for gemini-3-flash-preview. Access resets at 10:57 PM GMT-3.",
+        1,
+        (True, "quota", 39420.0, "gemini-3-flash-preview"),
+    ),
+    Output(
+        "gemini-metric",
+        f"{GEMINI_ISSUES}/2047",
+        "[API Error: Quota exceeded for quota metric 'Gemini 2.5 Pro Requests' and limit 'Gemini 2.5 Pro Requests per "
+        "day per user per tier' of service 'cloudcode-pa.googleapis.com' for consumer 'project_number:1'.]",
+        1,
+        (True, "quota", None, "day"),
+    ),
+    Output(
+        "gemini-kind-of-error",
+        "https://github.com/google-gemini/gemini-cli: packages/core/src/utils/googleQuotaErrors.ts",
+        "TerminalQuotaError: You have exhausted your daily quota on this model.\n    at classify (file:///x.js:1:2)",
+        1,
+        (True, "quota", None, "model"),
+    ),
+    Output(
+        "gemini-error-within-an-error",
+        f"{GEMINI_ISSUES}/8883",
+        r'✕ [API Error: {"error":{"message":"{\n  \"error\": {\n    \"code\": 429,\n    \"message\": \"Please '
+        r'retry in 15.5s.\",\n    \"status\": \"RESOURCE_EXHAUSTED\"\n  }\n}\n",'
+        r'"code":429,"status":"Too Many Requests"}}]',
+        1,
+        (True, "rate_limit", 15.5, None),
+    ),
+    Output(
+        "javascript-sdk",
+        f"{CLAUDE}/42654",
+        'RateLimitError: 429 {"type":"error","error":{"type":"rate_limit_error","message":"x"}}\n    at x (a.js:1:1)',
+        1,
+        (True, "rate_limit", None, None),
+    ),
+    Output(
+        "axios",
+        "https://github.com/axios/axios/blob/v1.x/lib/core/settle.js",
+        "AxiosError: Request failed with status code 429",
+        1,
+        (True, "rate_limit", None, None),
+    ),
+    Output("unittest", "https://docs.python.org/3/library/unittest.html", "AssertionError: 429 != 200", 1, CLEAR),
+    Output(
+        "gh",
+        "https://github.com/cli/cli/blob/trunk/api/client.go",
+        "HTTP 429: You have exceeded a secondary rate limit (https://api.github.com/x)",
+        1,
+        (True, "rate_limit", None, None),
+    ),
+    Output(
+        "curl-that-timed-out-after-a-refusal",
+        "https://curl.se/docs/manpage.html#--retry",
+        "curl: (22) The requested URL returned error: 429\ncurl: (28) Operation timed out after 1000 milliseconds",
+        28,
+        CLEAR,
+    ),
 ]

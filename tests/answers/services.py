@@ -169,6 +169,14 @@ CHATS = [
         },
     ),
     Sample(
+        "telegram-that-tells-the-wait-in-words",
+        "https://core.telegram.org/bots/api#making-requests",
+        429,
+        (True, "rate_limit", 35.0, None),
+        {},
+        {"ok": False, "error_code": 429, "description": "Too Many Requests: retry after 35"},
+    ),
+    Sample(
         "telegram-blocked",
         "https://core.telegram.org/bots/api#making-requests",
         403,
@@ -257,6 +265,13 @@ FEEDS = [
         {"x-ratelimit-remaining": "0.0", "x-ratelimit-used": "1000", "x-ratelimit-reset": "363"},
     ),
     Sample(
+        "reddit-with-less-than-a-call-left",
+        "https://github.com/praw-dev/praw/issues/2046",
+        429,
+        (True, "rate_limit", 363.0, None),
+        {"x-ratelimit-remaining": "0.5", "x-ratelimit-used": "1000", "x-ratelimit-reset": "363"},
+    ),
+    Sample(
         "reddit-within-a-200",
         "https://github.com/praw-dev/praw/blob/main/praw/exceptions.py",
         200,
@@ -341,6 +356,14 @@ CLOUDS = [
         (True, "rate_limit", None, None),
         {"x-amzn-requestid": "x"},
         {"__type": "com.amazonaws.dynamodb.v20120810#ProvisionedThroughputExceededException", "message": "x"},
+    ),
+    Sample(
+        "aws-route53",
+        "https://docs.aws.amazon.com/Route53/latest/DeveloperGuide/DNSLimitations.html",
+        400,
+        (True, "rate_limit", None, None),
+        {"x-amzn-requestid": "x"},
+        "<ErrorResponse><Error><Type>Sender</Type><Code>PriorRequestNotComplete</Code></Error></ErrorResponse>",
     ),
     Sample(
         "aws-header",

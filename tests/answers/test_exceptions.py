@@ -11,6 +11,9 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+import requests
+from urllib3 import HTTPConnectionPool
+from urllib3.exceptions import MaxRetryError, ResponseError
 
 from rate_coordinator import RateLimited
 from rate_coordinator.answers import Answer, read_exception
@@ -37,6 +40,12 @@ class Response:
     @property
     def text(self) -> str:
         raise RuntimeError("this would read from the network")
+
+
+class Httplib2Response(dict[str, str]):
+    """A dictionary of its headers: https://github.com/httplib2/httplib2."""
+
+    status = 429
 
 
 class Carrier(Exception):
@@ -117,6 +126,76 @@ def test_an_sdk_that_unwraps_the_error_is_understood() -> None:
 def test_an_error_that_is_its_own_response_is_understood(attributes: dict[str, Any]) -> None:
     """aiohttp: https://docs.aiohttp.org/en/stable/client_reference.html#aiohttp.ClientResponseError."""
     assert read(Carrier(headers={"Retry-After": "30"}, **attributes)).wait_seconds == 30.0
+
+
+def test_the_error_that_ends_a_stream_is_understood_by_its_body() -> None:
+    """https://github.com/openai/openai-python: ``Stream`` raises ``APIError`` without any response."""
+    body = {"message": "Rate limit reached. Please try again in 6s.", "type": "tokens", "code": "rate_limit_exceeded"}
+
+    assert read(Carrier(body=body)).wait_seconds == 6.0
+    assert read(Carrier(body={"message": "429", "type": "server_error", "code": None})) == Answer()
+
+
+@pytest.mark.parametrize(
+    ("attributes", "expected"),
+    [
+        # https://github.com/googleapis/google-api-python-client: HttpError
+        ({"resp": Httplib2Response({"retry-after": "5"}), "content": b"{}"}, ("rate_limit", 5.0)),
+        (
+            {
+                "status_code": 403,
+                "content": b'{"error": {"errors": [{"domain": "usageLimits", "reason": "userRateLimitExceeded"}]}}',
+            },
+            ("rate_limit", None),
+        ),
+        # https://github.com/PyGithub/PyGithub: GithubException
+        (
+            {
+                "status": 403,
+                "headers": {"x-github-request-id": "x", "x-ratelimit-remaining": "0", "x-ratelimit-reset": "60"},
+                "data": {"message": "Must have admin rights to Repository."},
+            },
+            (None, None),
+        ),
+        # https://github.com/stripe/stripe-python: StripeError
+        (
+            {
+                "http_status": 429,
+                "headers": {"Stripe-Version": "x"},
+                "http_body": '{"error": {"code": "lock_timeout"}}',
+            },
+            (None, None),
+        ),
+        # https://github.com/python-gitlab/python-gitlab: GitlabError
+        ({"response_code": 429, "response_body": b"Retry later"}, ("rate_limit", None)),
+    ],
+)
+def test_a_body_counts_wherever_a_library_keeps_it(attributes: dict[str, Any], expected: tuple[Any, ...]) -> None:
+    answer = read(Carrier(**attributes))
+
+    assert (answer.reason, answer.wait_seconds) == expected
+
+
+def test_slack_is_understood_by_what_its_response_holds() -> None:
+    """https://github.com/slackapi/python-slack-sdk: SlackResponse."""
+    response = Response(200, {"Retry-After": "30"})
+    vars(response)["data"] = {"ok": False, "error": "ratelimited"}
+
+    assert read(Carrier(response=response)).wait_seconds == 30.0
+
+
+def test_the_code_by_which_an_interpreter_ends_is_no_status() -> None:
+    assert read(SystemExit(429)) == Answer()
+
+
+def test_what_urllib3_gave_up_repeating_was_refused() -> None:
+    """Requests raises it within its own error, without naming it as the cause."""
+    refused = MaxRetryError(HTTPConnectionPool("x"), "/", ResponseError("too many 429 error responses"))
+    failed = MaxRetryError(HTTPConnectionPool("x"), "/", ResponseError("too many 500 error responses"))
+
+    assert read(refused).reason == "rate_limit"
+    assert read(requests.exceptions.RetryError(refused)).reason == "rate_limit"
+    assert read(failed) == Answer()
 
 
 def test_urllib_is_understood() -> None:
@@ -220,6 +299,17 @@ def test_google_api_core_is_understood_where_it_does_not_decode_the_details() ->
     error = Carrier(code=429, grpc_status_code=StatusCode.RESOURCE_EXHAUSTED, details=[], response=carried)
 
     assert read(error).wait_seconds == 20.5
+
+
+def test_the_details_that_google_api_core_leaves_as_they_came_are_read() -> None:
+    error = Carrier(
+        code=429,
+        grpc_status_code=StatusCode.RESOURCE_EXHAUSTED,
+        message="Quota exceeded",
+        details=[{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "31s"}],
+    )
+
+    assert read(error).wait_seconds == 31.0
 
 
 class RetryAfter(Exception):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -38,6 +39,11 @@ def test_any_failure_confirms_a_notice(exit_code: int) -> None:
 
 def test_colours_and_carriage_returns_do_not_hide_a_notice() -> None:
     assert read_output(f"\x1b[31m{CLAUDE_EPOCH}\x1b[0m\r\n", 1, now=NOW).wait_seconds == 11200.0
+
+
+@pytest.mark.parametrize("output", [None, 5, ["429"], bytearray(b"429"), memoryview(b"429"), object()])
+def test_what_is_no_output_is_none(output: Any) -> None:
+    assert read_output(output, 1, now=NOW) == Answer()
 
 
 def test_only_the_end_of_an_output_counts() -> None:

@@ -151,8 +151,10 @@ def test_what_is_no_status_is_no_refusal(status: Any) -> None:
         ({"retry-after": ["5", "20"]}, 20.0),
         ([["retry-after", "20"]], 20.0),
         ([("x-ratelimit-remaining", "3, 0"), ("x-ratelimit-reset", "9, 20")], 20.0),
+        ({"retry-after": 20}, 20.0),
+        ({"retry-after": 20.0, "retry-after-ms": True}, 20.0),
     ],
-    ids=["pairs", "joined", "joined-dates", "bytes", "lists", "list-pairs", "joined-windows"],
+    ids=["pairs", "joined", "joined-dates", "bytes", "lists", "list-pairs", "joined-windows", "number", "fraction"],
 )
 def test_headers_that_came_several_times_count_all(headers: Any, seconds: float) -> None:
     assert wait(headers) == seconds

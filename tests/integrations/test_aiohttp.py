@@ -18,7 +18,7 @@ from rate_coordinator import LimitWaitTimeout, RateLimitCoordinator, sync
 from rate_coordinator.integrations.aiohttp import coordinated
 from rate_coordinator.integrations.common import REFUSAL_BODY_BYTES
 from tests.conftest import Make, Place
-from tests.integrations.upstream import Reply, Upstream, refused, told
+from tests.integrations.upstream import Reply, Upstream, refused, refused_within_a_success, told
 from tests.servers import eventually, free_port
 
 HOST = "127.0.0.1"
@@ -360,6 +360,18 @@ async def test_a_fleet_of_tasks_shares_one_refusal(coordinator: RateLimitCoordin
 
 
 # What cannot be used.
+
+
+async def test_a_refusal_within_a_short_success_is_recognised_and_stays_as_it_was(
+    coordinator: RateLimitCoordinator, upstream: Upstream
+) -> None:
+    upstream.replies.append(refused_within_a_success())
+    async with (
+        ClientSession(middlewares=(coordinated(coordinator),)) as session,
+        session.post(upstream.url) as response,
+    ):
+        assert coordinator.recent_events[0].suggested_wait_seconds == 10.0
+        assert (await response.json())["errors"] == [{"message": "Throttled"}]
 
 
 @pytest.mark.parametrize(

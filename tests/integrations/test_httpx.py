@@ -17,11 +17,11 @@ from typing import Any
 import pytest
 
 from rate_coordinator import LimitWaitTimeout, RateLimitCoordinator
-from rate_coordinator.integrations.common import REFUSAL_BODY_BYTES
+from rate_coordinator.integrations.common import REFUSAL_BODY_BYTES, is_telling
 from rate_coordinator.sync import RateLimitCoordinator as SyncCoordinator
 from tests.conftest import Make, Place
 from tests.integrations.httpx_kit import ENCODED, LIBRARIES, QUOTA, Kit, warnings_of
-from tests.integrations.upstream import Reply, Upstream, refused, told
+from tests.integrations.upstream import Reply, Upstream, refused, refused_within_a_success, told
 from tests.servers import eventually
 
 HOST = "127.0.0.1"
@@ -341,6 +341,37 @@ async def test_an_answer_that_a_wrapped_transport_has_read_is_looked_at_as_well(
     async with kit.client(coordinator, Logging(verify=False)) as client:
         assert (await client.get(upstream.url)).json() == QUOTA
     assert coordinator.recent_events[0].reason == "quota"
+
+
+async def test_a_refusal_within_a_short_success_is_recognised_and_stays_as_it_was(
+    coordinator: RateLimitCoordinator, kit: Kit, upstream: Upstream
+) -> None:
+    upstream.replies.append(refused_within_a_success())
+    async with kit.client(coordinator) as client:
+        response = await client.post(upstream.url)
+        assert response.json()["errors"] == [{"message": "Throttled"}]
+    assert coordinator.recent_events[0].suggested_wait_seconds == 10.0
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "length", "is_looked_at"),
+    [
+        (200, "application/json; charset=utf-8", "65536", True),
+        (207, "Application/Problem+JSON", "0", True),
+        (200, "application/json", "65537", False),
+        (200, "application/json", "", False),
+        (200, "application/json", "-1", False),
+        (200, "application/json", "9" * 5000, False),
+        (200, "text/event-stream", "100", False),
+        (302, "application/json", "100", False),
+        (101, "application/json", "100", False),
+        (400, "", "", True),
+    ],
+)
+def test_of_successes_only_what_says_that_it_is_short_and_json_is_looked_at(
+    status: int, kind: str, length: str, is_looked_at: bool
+) -> None:
+    assert is_telling(status, {"content-type": kind, "content-length": length}) is is_looked_at
 
 
 async def test_the_provider_that_is_named_says_how_its_answers_are_read(

@@ -16,7 +16,7 @@ from rate_coordinator.integrations.common import REFUSAL_BODY_BYTES
 from rate_coordinator.sync import RateLimitCoordinator
 from tests.conftest import Place
 from tests.integrations.httpx_kit import ENCODED, LIBRARIES, QUOTA, Kit
-from tests.integrations.upstream import Reply, Upstream, refused
+from tests.integrations.upstream import Reply, Upstream, refused, refused_within_a_success
 
 HOST = "127.0.0.1"
 
@@ -173,6 +173,15 @@ def test_a_stream_that_is_served_is_handed_on_at_once_and_holds_up_nobody(
         assert client.get(upstream.url).status_code == 200
         rest.set()
         assert next(chunks) == b"second"
+
+
+def test_a_refusal_within_a_short_success_is_recognised_and_stays_as_it_was(
+    coordinator: RateLimitCoordinator, kit: Kit, upstream: Upstream
+) -> None:
+    upstream.replies.append(refused_within_a_success())
+    with kit.sync_client(coordinator) as client:
+        assert client.post(upstream.url).json()["errors"] == [{"message": "Throttled"}]
+    assert coordinator.recent_events[0].suggested_wait_seconds == 10.0
 
 
 def test_an_answer_that_was_made_from_bytes_is_looked_at_as_well(coordinator: RateLimitCoordinator, kit: Kit) -> None:

@@ -24,7 +24,7 @@ from rate_coordinator.integrations.requests import AdmissionTimeout, Coordinated
 from rate_coordinator.sync import RateLimitCoordinator
 from tests.conftest import Place
 from tests.integrations.httpx_kit import ENCODED, QUOTA, warnings_of
-from tests.integrations.upstream import Reply, Upstream, refused
+from tests.integrations.upstream import Reply, Upstream, refused, refused_within_a_success
 
 HOST = "127.0.0.1"
 
@@ -153,6 +153,16 @@ def test_a_refusal_is_recognised_by_its_body_and_stays_as_it_was(
         coordinator.clear_limits()
         with session.post(upstream.url, stream=True) as response:
             assert response.raw.read() == body
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_refusal_within_a_short_success_is_recognised_and_stays_as_it_was(
+    coordinator: RateLimitCoordinator, upstream: Upstream, streamed: bool
+) -> None:
+    upstream.replies.append(refused_within_a_success())
+    with session_of(coordinator) as session, session.post(upstream.url, stream=streamed) as response:
+        assert coordinator.recent_events[0].suggested_wait_seconds == 10.0
+        assert response.json()["errors"] == [{"message": "Throttled"}]
 
 
 def test_a_long_body_of_a_refusal_is_not_read_to_its_end_before_its_reader_wants_it(

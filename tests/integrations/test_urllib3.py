@@ -25,7 +25,7 @@ from rate_coordinator.integrations.urllib3 import (
 from rate_coordinator.sync import RateLimitCoordinator
 from tests.conftest import Place
 from tests.integrations.httpx_kit import ENCODED, QUOTA, warnings_of
-from tests.integrations.upstream import Reply, Upstream, refused
+from tests.integrations.upstream import Reply, Upstream, refused, refused_within_a_success
 
 HOST = "127.0.0.1"
 
@@ -204,6 +204,17 @@ def test_a_body_that_is_preloaded_as_it_was_sent_is_understood(
     with CoordinatedPoolManager(coordinator) as manager:
         assert manager.request("POST", upstream.url, decode_content=False).data == body
     assert coordinator.recent_events[0].reason == "quota"
+
+
+@pytest.mark.parametrize("preloaded", [False, True])
+def test_a_refusal_within_a_short_success_is_recognised_and_stays_as_it_was(
+    coordinator: RateLimitCoordinator, upstream: Upstream, preloaded: bool
+) -> None:
+    upstream.replies.append(refused_within_a_success())
+    with CoordinatedPoolManager(coordinator) as manager:
+        response = manager.request("POST", upstream.url, preload_content=preloaded)
+        assert coordinator.recent_events[0].suggested_wait_seconds == 10.0
+        assert response.json()["errors"] == [{"message": "Throttled"}]
 
 
 def test_a_long_body_of_a_refusal_is_not_read_to_its_end_before_its_reader_wants_it(

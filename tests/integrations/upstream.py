@@ -41,6 +41,13 @@ def refused(wait_seconds: float, **headers: str) -> Reply:
     return told({"error": {"message": "slow down"}}, 429, retry_after=f"{wait_seconds:g}", **headers)
 
 
+def refused_within_a_success() -> Reply:
+    """Return a refusal for 10 seconds as Shopify's GraphQL tells it: https://shopify.dev/docs/api/usage/limits."""
+    status = {"maximumAvailable": 1000.0, "currentlyAvailable": 252, "restoreRate": 50.0}
+    cost = {"requestedQueryCost": 752, "throttleStatus": status}
+    return told({"errors": [{"message": "Throttled"}], "extensions": {"cost": cost}})
+
+
 @dataclass(frozen=True)
 class Asked:
     """One request."""

@@ -134,6 +134,11 @@ async def test_what_one_process_is_told_counts_for_all_and_for_those_that_start_
     await _is_free(other, "github")
 
 
+async def _is_served(coordinator: RateLimitCoordinator, answer: Answer) -> None:
+    async with coordinator.admit("openai") as call:
+        await call.observe(answer)
+
+
 async def _is_free(coordinator: RateLimitCoordinator, backend: str) -> None:
     async with coordinator.admit(backend, timeout=5.0) as call:
         assert call.waited_seconds < 1.0
@@ -162,6 +167,50 @@ async def test_when_the_limit_is_whole_again_the_calls_that_wait_go(real: Place,
 async def _enter(coordinator: RateLimitCoordinator) -> float:
     async with coordinator.admit("openai"):
         return clock.now()
+
+
+async def test_calls_that_wait_go_when_more_is_told_to_be_left_after_all(shared_place: Place, make: Make) -> None:
+    one, other = await make(), await make()
+    await one.observe("openai", Answer(remaining=3, reset_seconds=300))
+    await eventually(lambda: bool(other.health.paces))
+
+    async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+        waiting = [tasks.create_task(_enter(coordinator)) for coordinator in (one, other)]
+        await eventually(lambda: all(c.health.paces[0].waiting for c in (one, other)))
+        assert not any(task.done() for task in waiting)
+        await one.observe("openai", Answer(remaining=5000, reset_seconds=300))
+
+
+async def test_calls_are_not_held_to_what_was_left_before_once_the_limit_is_whole(real: Place, make: Make) -> None:
+    coordinator = await make()
+    await coordinator.observe("openai", Answer(remaining=1, reset_seconds=1))
+
+    async with asyncio.timeout(20):
+        await _is_served(coordinator, Answer(remaining=100, reset_seconds=10))
+        began = clock.now()
+        for number in range(10):
+            await _is_served(coordinator, Answer(remaining=99 - number, reset_seconds=10))
+    # At the pace before it would be a second for each.
+    assert clock.now() - began < 5
+
+
+async def test_a_limit_of_one_scope_says_nothing_of_what_is_left_of_another(real: Place, make: Make) -> None:
+    coordinator = await make()
+    await coordinator.observe("github", Answer(remaining=3, reset_seconds=300, scope="search"))
+    await coordinator.observe("github", Answer(remaining=4000, reset_seconds=300, scope="core"))
+
+    with pytest.raises(LimitWaitTimeout):
+        await coordinator.admit("github", timeout=0.5).__aenter__()
+
+
+async def test_nothing_left_at_first_sight_holds_everybody(shared_place: Place, make: Make) -> None:
+    one, other = await make(), await make()
+    await one.observe("openai", Answer(remaining=0, reset_seconds=60))
+    await eventually(lambda: bool(other.health.paces))
+
+    for coordinator in (one, other):
+        with pytest.raises(LimitWaitTimeout):
+            await coordinator.admit("openai", timeout=1.0).__aenter__()
 
 
 async def test_while_redis_is_away_this_process_keeps_to_it(own_server: RedisServer, make: Make) -> None:

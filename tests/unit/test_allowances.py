@@ -84,8 +84,16 @@ def test_nothing_left_of_a_window_holds_until_its_reset() -> None:
 def test_nothing_left_where_it_comes_back_little_by_little_is_not_waited_for_until_all_is_back() -> None:
     """A bucket's reset moves away with each call."""
     assert tell(Allowances(), (0, 2, 20), (1, 1, 40), (2, 0, 60)) is None
-    assert tell(Allowances(), (0, 0, 60)) is None
     assert tell(Allowances(), (0, 0, 5)) is not None
+
+
+def test_nothing_left_of_what_was_never_seen_before_holds_until_a_call_may_try() -> None:
+    """Some always tell 0, and serve all the same: they are held no longer than once."""
+    spread = tell(Allowances(), (0, 0, 60))
+
+    assert spread is not None
+    assert (spread.seconds, spread.rate) == (10.0, 0.05)
+    assert tell(Allowances(), (0, 0, 60), (11, 0, 60), (12, 0, 60)) is None
 
 
 def test_a_new_window_begins_with_what_was_seen_of_the_one_before() -> None:
@@ -103,6 +111,16 @@ def test_while_it_is_spread_it_is_told_again_only_as_long_as_calls_want_it() -> 
     busy, idle = Allowances(), Allowances()
     assert tell(busy, *((at, 100 - 2 * at, 60 - at) for at in range(20)), is_spread=True) is not None
     assert tell(idle, *((at, 100 - at / 10, 60 - at) for at in range(20)), is_spread=True) is None
+
+
+def test_a_pace_that_is_much_slower_than_what_is_left_allows_is_told_anew() -> None:
+    def spread_at(rate: float) -> Spread | None:
+        return Allowances().observe(TARGET, left(5000, 100), 0, is_spread=True, spread_rate=rate)
+
+    assert spread_at(40) is None
+    faster = spread_at(1)
+    assert faster is not None
+    assert faster.rate == pytest.approx(50, rel=0.01)
 
 
 @pytest.mark.parametrize("scope", ["tokens", "input_tokens", "TokensPerMinute", "query_cost", "points", "bytes"])
@@ -144,9 +162,9 @@ def test_whatever_is_told_the_pace_is_a_number_above_zero(told: list[tuple[float
     for at, remaining, reset, is_spread in sorted(told):
         spread = allowances.observe(TARGET, left(remaining, reset), at, is_spread=is_spread)
         if spread is not None:
-            assert 0 < spread.rate <= max(1.0, remaining) / reset
+            assert 0 < spread.rate <= max(1.0, remaining) / spread.seconds
             assert 0 < spread.next_rate < math.inf
-            assert spread.seconds == reset
+            assert spread.seconds == (reset if remaining >= 1 else min(reset, spread.seconds))
 
 
 # The turns.

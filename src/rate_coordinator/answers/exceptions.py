@@ -21,17 +21,22 @@ MOST_CAUSES = 8
 # Some libraries tell a refusal by the name of the error and the wait alone.
 _SAYS_LIMITED = re.compile(r"rate_?limit|retry_?after|flood_?wait|too_?many_?requests|slow_?mode", re.IGNORECASE)
 _TELL_WAITS = ("retry_after", "retry_delay", "seconds", "value")
+_TELL_STATUS = ("status_code", "status", "http_status", "response_code", "code")
+_TELL_BODY = ("body", "details", "data", "http_body", "response_body", "content", "text", "message")
+
+# https://github.com/urllib3/urllib3/blob/main/src/urllib3/exceptions.py: ResponseError, after the last of its retries
+_GAVE_UP = re.compile("too many ([1-5][0-9]{2}) error responses")
 
 
 def read_exception(exc: BaseException, *, now: datetime | None = None) -> Answer:
     """Tell what an error of a client library says about the upstream's limits.
 
     Understands what most libraries have in common: a ``response`` with a status, headers and perhaps a body (httpx,
-    requests, the SDKs of OpenAI, Anthropic and others), the same on the error itself (aiohttp, urllib), botocore's
-    ``response`` dictionaries, gRPC's ``code()`` and ``trailing_metadata()``, a ``retry_after`` where the name of the
-    error tells what it is, and ``RateLimited``. A group, and an error that tells nothing, is asked for what it contains
-    and for its cause. Nothing is read that would have to be fetched first, and nothing is raised, whatever the error
-    does.
+    requests, the SDKs of OpenAI, Anthropic and others), the same on the error itself (aiohttp, urllib), a body alone
+    (what the SDKs raise within a stream), botocore's ``response`` dictionaries, gRPC's ``code()`` and
+    ``trailing_metadata()``, a ``retry_after`` where the name of the error tells what it is, urllib3's ``too many 429
+    error responses``, and ``RateLimited``. A group, and an error that tells nothing, is asked for what it contains and
+    for its cause. Nothing is read that would have to be fetched first, and nothing is raised, whatever the error does.
 
     Args:
         exc: The error.
@@ -42,7 +47,7 @@ def read_exception(exc: BaseException, *, now: datetime | None = None) -> Answer
     """
     moment = read_now(now)
     for error in _chain(exc):
-        for read in (_own, _botocore, _grpc, _http, _named):
+        for read in (_own, _botocore, _grpc, _http, _named, _gave_up):
             answer = read(error, moment)
             if answer is not None and answer != CLEAR:
                 return answer
@@ -58,7 +63,8 @@ def _chain(exc: BaseException) -> Iterator[BaseException]:
             seen.append(error)
             yield error
             left += error.exceptions[:MOST_CAUSES] if isinstance(error, BaseExceptionGroup) else ()
-            left.append(error.__cause__)
+            # Some keep what they were raised for without a cause.
+            left += [error.__cause__, _get(error, "reason"), _get(error, "cause"), _argument(error)]
 
 
 def _own(exc: BaseException, now: datetime) -> Answer | None:
@@ -81,16 +87,19 @@ def _botocore(exc: BaseException, now: datetime) -> Answer | None:
 
 def _http(exc: BaseException, now: datetime) -> Answer | None:
     response = _get(exc, "response")
-    # The HTTP status that google.api_core gives an error of gRPC is made up; what is real of it was looked at.
-    own = () if isinstance(_get(_get(exc, "grpc_status_code"), "name"), str) else (exc,)
+    # That of googleapiclient is a dictionary of its headers.
+    response = _get(exc, "resp") if response is None else response
+    # The HTTP status that google.api_core gives an error of gRPC is made up; what is real of it was looked at. That of
+    # an interpreter that ends is an exit code.
+    has_none = isinstance(_get(_get(exc, "grpc_status_code"), "name"), str) or isinstance(exc, SystemExit)
+    own = () if has_none else (exc,)
     for carrier in (response, *own) if response is not None else own:
-        status = next(
-            (code for name in ("status_code", "status", "http_status", "code") if (code := _status(carrier, name))),
-            None,
-        )
+        status = next((code for name in _TELL_STATUS if (code := _status(carrier, name))), None)
         if status is not None:
-            return _judge_http(status, _get(carrier, "headers"), _body(exc, response), now)
-    return None
+            headers = _get(carrier, "headers")
+            return _judge_http(status, carrier if headers is None else headers, _body(exc, response), now)
+    # What a stream ends with has no status.
+    return _judge_http(0, None, _unwrapped(_get(exc, "body")), now) if isinstance(_get(exc, "body"), Mapping) else None
 
 
 def _judge_http(status: int, headers: object, body: object, now: datetime) -> Answer:
@@ -101,17 +110,16 @@ def _judge_http(status: int, headers: object, body: object, now: datetime) -> An
 
 def _body(exc: BaseException, response: object) -> object:
     # httpx and requests keep what they have read in `_content`. Their `content` would read from the network, or raise.
-    content = _get(response, "_content")
-    if isinstance(content, (bytes, str)) and content:
-        return content
-    for holder, name in ((response, "content"), (response, "text"), (exc, "body"), (exc, "details"), (exc, "message")):
-        value = _held(holder, name)
-        if isinstance(value, Mapping) and "error" not in value and ("type" in value or "code" in value):
-            # The SDKs unwrap the error.
-            return {**value, "error": value}
-        if isinstance(value, (bytes, str, Mapping)) and value:
-            return value
-    return None
+    told = [_held(response, name) for name in ("_content", "content", "text", "data")]
+    told += [_get(exc, name) for name in _TELL_BODY]
+    return next((_unwrapped(value) for value in told if isinstance(value, (bytes, str, Mapping)) and value), None)
+
+
+def _unwrapped(body: object) -> object:
+    if isinstance(body, Mapping) and "error" not in body and ("type" in body or "code" in body):
+        # The SDKs unwrap the error.
+        return {**body, "error": body}
+    return body
 
 
 def _grpc(exc: BaseException, now: datetime) -> Answer | None:
@@ -133,7 +141,10 @@ def _grpc(exc: BaseException, now: datetime) -> Answer | None:
     if name != "RESOURCE_EXHAUSTED" and not (name == "UNAVAILABLE" and told):
         return None
     text = _call(exc, "details")
-    body = {"error": {"status": name, "message": text if isinstance(text, str) else str(_get(exc, "message") or "")}}
+    message = text if isinstance(text, str) else str(_get(exc, "message") or "")
+    # Of an answer that came as JSON, google.api_core leaves them as they are.
+    details = [detail for detail in _some(_get(exc, "details")) if isinstance(detail, Mapping)]
+    body = {"error": {"status": name, "message": message, "details": details}}
     answer = judge(Look(status, metadata.items(), body, now), [*candidates("google"), GENERIC])
     longest = max(told, default=0.0)
     if not told or answer.scope == "day" or (answer.wait_seconds or 0.0) >= longest:
@@ -151,6 +162,12 @@ def _named(exc: BaseException, now: datetime) -> Answer | None:
         if wait is not None:
             return Answer(limited=True, wait_seconds=wait, reason="rate_limit", source=name)
     return None
+
+
+def _gave_up(exc: BaseException, now: datetime) -> Answer | None:
+    told = _argument(exc)
+    found = _GAVE_UP.fullmatch(told) if isinstance(told, str) else None
+    return _judge_http(int(found[1]), None, None, now) if found else None
 
 
 def _duration(value: object) -> float | None:
@@ -178,6 +195,11 @@ def _get(holder: object, name: str) -> object:
     except Exception:
         # Attributes of foreign errors can be computed, and fail.
         return None
+
+
+def _argument(exc: BaseException) -> object:
+    arguments = _get(exc, "args")
+    return arguments[0] if isinstance(arguments, tuple) and arguments else None
 
 
 def _held(holder: object, name: str) -> object:

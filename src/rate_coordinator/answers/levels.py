@@ -95,7 +95,8 @@ def _read_one(look: Look, window: Window, scope: str | None, claimed: set[str]) 
         return
     claimed.add(remaining_place)
     state = next(iter(look.texts(window.state.replace("{scope}", scope or ""))), None) if window.state else None
-    spent = remaining == 0 if remaining is not None else state == "rejected" if state is not None else None
+    # Reddit tells fractions; a call needs one.
+    spent = remaining < 1 if remaining is not None else state == "rejected" if state is not None else None
     told = next(iter(look.texts(window.scope_from)), None) if window.scope_from else None
     decided = reset_place if reset_seconds is not None else remaining_place
     yield Level(told or scope, remaining, look.number(place("limit")), reset_seconds, decided, spent)
@@ -111,4 +112,4 @@ def _items(value: str) -> list[tuple[str, dict[str, float]]]:
 
 def _level(look: Look, scope: str | None, remaining: float | None, limit: float | None, reset: float | None) -> Level:
     reset_seconds = read_seconds(reset, "s", look.clock)
-    return Level(scope, remaining, limit, reset_seconds, "ratelimit", None if remaining is None else remaining == 0)
+    return Level(scope, remaining, limit, reset_seconds, "ratelimit", None if remaining is None else remaining < 1)

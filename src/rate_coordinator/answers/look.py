@@ -171,4 +171,5 @@ def _text(value: object) -> str | None:
         return value
     if isinstance(value, (bytes, bytearray)):
         return value.decode("latin-1")
-    return None
+    # Fakes and gateways hand out numbers.
+    return _plain_text(value) if not isinstance(value, bool) else None

@@ -52,12 +52,11 @@ def read_output(text: str | bytes, exit_code: int | None, *, now: datetime | Non
         ValueError: ``now`` tells no time zone.
     """
     moment = _Moment(read_now(now), now.tzinfo if now is not None else None)
-    tail = text[-LONGEST_TAIL:]
-    plain = _ESCAPES.sub("", tail.decode("utf-8", "replace") if isinstance(tail, bytes) else tail).strip()
+    plain = _ESCAPES.sub("", _tail(text)).strip()
     lines = [line.strip()[:LONGEST_LINE] for line in plain.split("\n") if line.strip()][-MOST_LINES:]
     if not lines:
         return CLEAR
-    event = _event(lines[-1])
+    event = _event(lines[-1]) or _event(plain)
     if event is not None:
         return _notice(event, moment) or _failure(event, [event], moment) or CLEAR
     if exit_code is None or exit_code == 0:
@@ -69,12 +68,20 @@ def read_output(text: str | bytes, exit_code: int | None, *, now: datetime | Non
     return _notice("\n".join([*lines, *events]), moment) or _failure(plain, lines, moment) or CLEAR
 
 
+def _tail(text: object) -> str:
+    if isinstance(text, (bytes, bytearray, memoryview)):
+        return bytes(text[-LONGEST_TAIL:]).decode("utf-8", "replace")
+    return text[-LONGEST_TAIL:] if isinstance(text, str) else ""
+
+
 def _event(line: str) -> str | None:
-    """Return the message of a line of JSON that says that the run failed.
+    """Return the message of a line of JSON, or of JSON over several lines, that says that the run failed.
 
     https://code.claude.com/docs/en/headless, https://github.com/openai/codex/blob/main/docs/exec.md
     """
-    event = parse_json(line) if line.startswith("{") else None
+    event = parse_json(line) if line[:1] in {"{", "["} else None
+    if isinstance(event, list):
+        event = event[-1] if event else None
     if not isinstance(event, Mapping):
         return None
     message: object = None
@@ -138,7 +145,7 @@ def _read_failure(text: str, groups: Mapping[str, str | None], moment: _Moment) 
     if rest[:1] in {"[", "{"}:
         # It may go on over the lines that follow.
         start = text.rfind(rest)
-        body = parse_json(text[start:] if start >= 0 else rest) or _literal(rest)
+        body = _innermost(parse_json(text[start:] if start >= 0 else rest) or _literal(rest))
     else:
         body = rest
     headers: list[tuple[str | bytes, str | bytes]] = []
@@ -148,6 +155,13 @@ def _read_failure(text: str, groups: Mapping[str, str | None], moment: _Moment) 
     look = Look(status or _told_status(body), headers, body, moment.now)
     known = [provider for provider in candidates(None) if any(sign.holds(look) for sign in provider.signs)]
     return judge(look, [*known, GENERIC])
+
+
+def _innermost(body: object) -> object:
+    """Return the error that stands as JSON in the message of another: https://github.com/google-gemini/gemini-cli."""
+    message = next(iter(Look(0, None, body, datetime.min).texts("$.error.message")), "")
+    inner = parse_json(message) if message.startswith("{") else None
+    return inner if isinstance(inner, Mapping) and "error" in inner else body
 
 
 def _exchange(text: str, status: int) -> tuple[list[tuple[str | bytes, str | bytes]], str]:

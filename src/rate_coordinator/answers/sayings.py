@@ -40,14 +40,15 @@ class Failure:
 
 
 def _line(pattern: str) -> re.Pattern[str]:
-    # Before it stand bullets, frames and such.
-    return re.compile(rf"^[^\w\n]{{0,12}}{pattern}", re.IGNORECASE | re.MULTILINE)
+    # Before it stand bullets, frames and such, and what kind of error it is.
+    return re.compile(rf"^[^\w\n]{{0,12}}(?:\w{{0,40}}Error: )?{pattern}", re.IGNORECASE | re.MULTILINE)
 
 
-_RESETS = (
-    r"(?:[^\w\n(]{0,8}(?:it |limits? |your limit )?(?:will )?resets?:? "
-    rf"(?:in {DURATION}|(?:at )?(?P<when>.{{1,80}})))?"
+_RESET = (
+    r"(?:[^\w\n(]{0,8}(?:(?:it |limits? |your limit |access )?(?:will )?resets?:?|(?:please )?try again) "
+    rf"(?:in {DURATION}|(?:at )?(?P<when>.{{1,80}})))"
 )
+_RESETS = f"{_RESET}?"
 
 _CODEX_STREAM = (
     r"(?:ERROR: )?(?:stream error: )?stream disconnected before completion: Rate limit (?:reached|is exceeded)\b"
@@ -61,26 +62,27 @@ SAYINGS = (
     Saying("claude", _line(rf"Claude (?:AI )?usage limit reached\b\.?{_RESETS}")),
     # https://support.claude.com/en/articles/11145838
     Saying("claude", _line(rf"(?:\w+ )?(?P<scope>5-hour|session|weekly) limit reached\b{_RESETS}")),
+    # https://github.com/google-gemini/gemini-cli/issues/22643
+    Saying("gemini", _line(rf"Usage limit reached for (?P<scope>[\w.-]+|all \w+ models)\.\s*{_RESETS}")),
+    Saying("claude", _line(rf"Usage limit reached\b(?! for){_RESETS}")),
+    Saying("claude", _line(rf"Limit reached\b{_RESET}")),
     # https://github.com/anthropics/claude-code/issues/77082 /64462 /45257
     Saying(
         "claude",
-        _line(rf"You['\u2019]ve (?:hit|reached) your (?:(?P<scope>session|weekly|\w+ weekly) )?limit\b{_RESETS}"),
+        _line(
+            r"You(?:['\u2019]ve| have) (?:(?:hit|reached) your (?:(?P<scope>session|weekly|\w+ weekly) )?|"
+            rf"reached your usage )limit\b{_RESETS}"
+        ),
     ),
+    # https://github.com/anthropics/claude-code/issues/42654
+    Saying("claude", _line(rf"You['\u2019]re out of (?P<scope>extra usage)\b{_RESETS}")),
     Saying("claude", _line(rf"(?P<scope>Spending cap) reached\b{_RESETS}")),
     Saying("claude", _line("Credit balance is too low$")),
     Saying("claude", _line(r"(?:API Error: )?Server is temporarily limiting requests"), "overloaded"),
-    # https://github.com/anthropics/claude-code/issues/29882
-    Saying("claude", _line(r"API Error: Rate limit reached\b"), "rate_limit"),
-    # https://github.com/openai/codex/issues/2255 /3764 /10062
-    Saying(
-        "codex",
-        _line(
-            rf"{_CODEX_STREAM}[^\n]{{0,300}}?(?:\n[^\n]{{0,200}}?)?\btry\s+again\s+in\s+{DURATION}"
-            r"(?:[^\n]{0,8}\bretrying\b)?"
-        ),
-        "rate_limit",
-    ),
-    Saying("codex", _line(rf"{_CODEX_STREAM}[^\n]{{0,300}}"), "rate_limit"),
+    # https://github.com/anthropics/claude-code/issues/13990
+    Saying("claude", _line(r"API Error: Repeated 529 Overloaded errors\b"), "overloaded"),
+    # https://code.claude.com/docs/en/errors, https://github.com/anthropics/claude-code/issues/29882
+    Saying("claude", _line(r"API Error: (?:Request rejected \(429\)|Rate limit reached\b)"), "rate_limit"),
     # https://github.com/openai/codex/issues/3899 /21047; codex-rs/protocol/src/error.rs
     Saying(
         "codex",
@@ -91,6 +93,19 @@ SAYINGS = (
         today_only=True,
     ),
     Saying("codex", _line(r"(?:ERROR: )?You['\u2019]ve hit your (?P<scope>usage) limit\b")),
+    # https://github.com/openai/codex/issues/10052 /3764
+    Saying(
+        "codex",
+        _line(
+            r"(?:ERROR: )?(?:stream error: )?(?:stream disconnected before completion: )?Rate limit (?:reached for|is "
+            rf"exceeded\.)(?:[^\n]|\n(?!\n)){{0,300}}?try\s+again\s+in\s+{DURATION}[^\n]*"
+        ),
+        "rate_limit",
+    ),
+    # https://github.com/openai/codex/issues/2255 /10062
+    Saying("codex", _line(rf"{_CODEX_STREAM}[^\n]{{0,300}}"), "rate_limit"),
+    # https://github.com/google-gemini/gemini-cli/issues/2047
+    Saying("gemini", _line(r"(?:API Error: )?Quota exceeded for quota metric [^\n]{0,200}\bper (?P<scope>day)\b")),
     # https://github.com/google-gemini/gemini-cli: packages/core/src/utils/googleQuotaErrors.ts
     Saying(
         "gemini",
@@ -121,13 +136,18 @@ FAILURES = tuple(
         rf"^(?:< )?HTTP/[1-3](?:\.\d)? {_STATUS}\b",
         # https://github.com/anthropics/claude-code/issues/5769, https://code.claude.com/docs/en/errors
         rf"\bAPI Error:? (?:Repeated |Request rejected )?\(?{_STATUS}\b[):]?\s*(?P<body>.*)",
-        r"\bAPI Error: (?P<body>[\[{].*)",
+        r"\bAPI ?Error: (?P<body>[\[{].*)",
         rf"\bexceeded retry limit, last status: {_STATUS}\b",
         rf"\bunexpected status {_STATUS}\b[^:]{{0,40}}:?\s*(?P<body>.*)",
         # What Python prints last: openai, anthropic, requests, urllib, httpx, botocore
         rf"^[\w.]*Error: Error code: {_STATUS} - (?P<body>\{{.*)",
         rf"^[\w.]*HTTPError: {_STATUS} (?:Client|Server) Error\b",
         rf"^[\w.]*HTTPError: HTTP Error {_STATUS}:",
+        # What the SDKs for JavaScript print, and axios
+        rf"^\W{{0,8}}(?:RateLimit|API|InternalServer)Error: {_STATUS}\b\s*(?P<body>.*)",
+        rf"^[\w.]*Error: Request failed with status code {_STATUS}\b",
+        # https://github.com/cli/cli: api.HTTPError
+        rf"(?:^HTTP |^gh: .*\(HTTP ){_STATUS}(?:: |\))",
         rf"^[\w.]*HTTPStatusError: (?:Client|Server) error '{_STATUS}\b",
         r"\bAn error occurred \((?P<code>\w{3,60})\) when calling the \w+ operation\b[^:]*:?\s*(?P<body>.*)",
         # What programs for Node print last: https://github.com/anthropics/claude-code/issues/2087,
@@ -143,7 +163,7 @@ FAILURES = tuple(
 
 ANOTHER_ERROR = re.compile(
     r"^\W{0,8}(?:[\w.]{0,60}(?:error|exception|fatal|panic|assertion)[\w.]{0,60}(?:\[\w+\])?(?::|$)"
-    r"|npm err!|FAILED\b|\d+ (?:failed|errors?)\b)",
+    r"|curl: \(\d+\)|npm err!|FAILED\b|\d+ (?:failed|errors?)\b)",
     re.IGNORECASE,
 )
 """A line that tells of some other failure."""

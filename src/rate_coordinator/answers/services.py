@@ -9,7 +9,7 @@ from rate_coordinator.answers.rules import Clue, Level, Provider, Verdict, Wait,
 _THROTTLED = (
     "Throttling|ThrottlingException|ThrottledException|RequestThrottledException|RequestThrottled|"
     "TooManyRequestsException|TooManyRequests|ProvisionedThroughputExceededException|RequestLimitExceeded|"
-    "BandwidthLimitExceeded|LimitExceededException|SlowDown|EC2ThrottledException"
+    "BandwidthLimitExceeded|LimitExceededException|SlowDown|EC2ThrottledException|PriorRequestNotComplete"
 )
 # Plain, with its namespace before it, or with a link behind it.
 _THROTTLED_CODE = rf"^(?:[\w.]+#)?(?:{_THROTTLED})(?::.*)?$"
@@ -98,7 +98,7 @@ TELEGRAM = Provider(
     source="https://core.telegram.org/bots/api#responseparameters",
     signs=(Clue("$.error_code", "^[0-9]{3}$"),),
     verdicts=(Verdict("rate_limit", (Clue("$.error_code", "^429$"),)),),
-    waits=(Wait("$.parameters.retry_after", "s"),),
+    waits=(Wait("$.parameters.retry_after", "s"), Wait("$.description", "s", "retry after ([0-9]+)$")),
 )
 
 STRIPE = Provider(

@@ -41,10 +41,11 @@ def coordinated(
 ) -> ClientMiddlewareType:
     """Return a middleware that sends each request when its turn has come, and tells the coordinator what was answered.
 
-    A refusal is recognised by ``rate_coordinator.answers``. Of an answer with a status of 400 or more the beginning of
-    the body (64 KiB) is read for that, and stays there to be read; any other answer is handed on as soon as its headers
-    are there, and that is when its call counts as served. What is raised instead of an answer passes through, and
-    counts as neither. Every request of a redirection is one of its own, of its own host.
+    A refusal is recognised by ``rate_coordinator.answers``. Of an answer with a status of 400 or more, and of a success
+    whose headers say that it is JSON of up to 64 KiB, the beginning of the body (64 KiB) is read for that, and stays
+    there to be read; any other answer is handed on as soon as its headers are there, and that is when its call counts
+    as served. What is raised instead of an answer passes through, and counts as neither. Every request of a redirection
+    is one of its own, of its own host.
 
     The session's ``ClientTimeout(total=…)``, 5 minutes unless told otherwise, goes on while a request waits here.
 
@@ -99,7 +100,7 @@ class _Exchange:
         return await self._handler(self.request)
 
     async def look(self, response: ClientResponse) -> Seen:
-        body = await _begin(response.content) if is_telling(response.status) else None
+        body = await _begin(response.content) if is_telling(response.status, response.headers) else None
         return Seen(response.status, response.headers.items(), body)
 
     async def close(self, response: ClientResponse) -> None:

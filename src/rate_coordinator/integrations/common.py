@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
-from typing import TypeAlias, TypeVar
+from typing import Protocol, TypeAlias, TypeVar
 
 Request = TypeVar("Request")
 
@@ -36,9 +37,25 @@ def names_of(
     return name, model
 
 
-def is_telling(status: int) -> bool:
-    """Tell whether the body of an answer is looked at: a success may be a stream without end, and is left alone."""
-    return status >= 400
+class AnyHeaders(Protocol):
+    """The headers of an answer."""
+
+    def get(self, name: str, default: str, /) -> str:
+        """Return one, found by its name in any case."""
+        ...
+
+
+def is_telling(status: int, headers: AnyHeaders) -> bool:
+    """Tell whether the body of an answer is looked at.
+
+    That of every error is, and of a success what says itself that it is short and JSON: some upstreams refuse within a
+    200. Any other success may be a stream without end, and is left alone.
+    """
+    if not 200 <= status < 300:
+        return status >= 400
+    kind, length = headers.get("content-type", "").partition(";")[0].strip().lower(), headers.get("content-length", "")
+    is_short = re.fullmatch("[0-9]{1,6}", length) is not None and int(length) <= REFUSAL_BODY_BYTES
+    return is_short and (kind == "application/json" or kind.endswith("+json"))
 
 
 def check_attempts(attempts: object) -> int:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 from rate_coordinator import LimitWaitTimeout
-from rate_coordinator.integrations.common import REFUSAL_BODY_BYTES, is_telling
+from rate_coordinator.integrations.common import REFUSAL_BODY_BYTES, AnyHeaders, is_telling
 from rate_coordinator.integrations.replaying import AsyncReplay, Replay
 from rate_coordinator.integrations.transports import Seen
 
@@ -24,7 +24,7 @@ class AnyUrl(Protocol):
         ...
 
 
-class AnyHeaders(Protocol):
+class AnyAnswerHeaders(AnyHeaders, Protocol):
     """What is needed of an answer's headers."""
 
     def multi_items(self) -> list[tuple[str, str]]:
@@ -63,7 +63,7 @@ class AnyResponse(Protocol):
         ...
 
     @property
-    def headers(self) -> AnyHeaders:
+    def headers(self) -> AnyAnswerHeaders:
         """Its headers."""
         ...
 
@@ -188,7 +188,7 @@ class AsyncHttpxExchange(_Outgoing[RequestT], Generic[RequestT, ResponseT]):
 
     async def look(self, response: ResponseT) -> Seen:
         """See ``sending.AsyncExchange``."""
-        if not is_telling(response.status_code):
+        if not is_telling(response.status_code, response.headers):
             return self.library.seen(response, None)
         if response.is_stream_consumed:
             return self.library.seen(response, response.content, decoded=True)
@@ -213,7 +213,7 @@ class HttpxExchange(_Outgoing[RequestT], Generic[RequestT, ResponseT]):
 
     def look(self, response: ResponseT) -> Seen:
         """See ``sending.AsyncExchange``."""
-        if not is_telling(response.status_code):
+        if not is_telling(response.status_code, response.headers):
             return self.library.seen(response, None)
         if response.is_stream_consumed:
             return self.library.seen(response, response.content, decoded=True)

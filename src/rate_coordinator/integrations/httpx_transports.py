@@ -74,10 +74,10 @@ class Transport(Protocol[SentT, AnsweredT]):
 class AsyncCoordinated(Generic[RequestT, ResponseT]):
     """Sends each request when its turn has come, and tells the coordinator what was answered.
 
-    A refusal is recognised by ``rate_coordinator.answers``. Of an answer with a status of 400 or more the beginning of
-    the body (64 KiB) is read for that, and stays there to be read; any other answer is handed on as soon as its headers
-    are there, and that is when its call counts as served, so that nobody waits for the end of a stream. A transport's
-    errors pass through, and count as neither.
+    A refusal is recognised by ``rate_coordinator.answers``. Of an answer with a status of 400 or more, and of a success
+    whose headers say that it is JSON of up to 64 KiB, the beginning of the body (64 KiB) is read for that, and stays
+    there to be read; any other answer is handed on as soon as its headers are there, and that is when its call counts
+    as served, so that nobody waits for the end of a stream. A transport's errors pass through, and count as neither.
 
     A client that is given a transport makes none by its ``limits``, ``verify``, ``cert`` and ``http2``, and heeds no
     proxies of the environment; its ``proxy`` and ``mounts`` lead around the transport. Give what is needed of these to

@@ -36,10 +36,10 @@ class CoordinatedAdapter(BaseAdapter):
 
     For ``session.mount("https://", CoordinatedAdapter(coordinator))``; a session has ``http://`` as well.
 
-    A refusal is recognised by ``rate_coordinator.answers``. Of an answer with a status of 400 or more the beginning of
-    the body (64 KiB) is read for that, and stays there to be read; any other answer is handed on as soon as its headers
-    are there, and that is when its call counts as served. Errors pass through, and count as neither. Each request of a
-    chain of redirects is a call of its own.
+    A refusal is recognised by ``rate_coordinator.answers``. Of an answer with a status of 400 or more, and of a success
+    whose headers say that it is JSON of up to 64 KiB, the beginning of the body (64 KiB) is read for that, and stays
+    there to be read; any other answer is handed on as soon as its headers are there, and that is when its call counts
+    as served. Errors pass through, and count as neither. Each request of a chain of redirects is a call of its own.
 
     What a ``max_retries`` of the wrapped adapter repeats is repeated as part of one call, but for refusals: they are
     left to ``attempts``, and whoever asked for them (``status_forcelist``) is warned once.
@@ -126,7 +126,7 @@ class _Exchange:
 
     def send(self) -> requests.Response:
         response = self._send()
-        if is_telling(response.status_code) and isinstance(response.raw, HTTPResponse):
+        if is_telling(response.status_code, response.headers) and isinstance(response.raw, HTTPResponse):
             response.raw = LookedAt(response.raw, self.request.method)
         return response
 

@@ -27,7 +27,7 @@ class Seen:
     headers: Iterable[tuple[str, str]]
     """Names in any case, each as often as it was sent."""
     body: bytes | None = None
-    """The beginning of its body, decoded; None where that is left alone, as that of every success is."""
+    """The beginning of its body, decoded; None where that is left alone; see ``is_telling``."""
 
 
 @dataclass(frozen=True, slots=True)

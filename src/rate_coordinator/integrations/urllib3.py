@@ -49,9 +49,10 @@ class CoordinatedPoolManager(PoolManager):
     """Sends each request when its turn has come, and tells the coordinator what was answered.
 
     A refusal is recognised by ``rate_coordinator.answers``; where the body is not preloaded, by the headers and its
-    beginning (64 KiB), which stays there to be read. A call is over when urllib3 hands on its answer: with the whole
-    body, or with ``preload_content=False`` with the headers. Errors pass through, and count as neither. Each request of
-    a chain of redirects is a call of its own.
+    beginning (64 KiB), which stays there to be read. Of a success the body is looked at only where the headers say that
+    it is JSON of up to 64 KiB. A call is over when urllib3 hands on its answer: with the whole body, or with
+    ``preload_content=False`` with the headers. Errors pass through, and count as neither. Each request of a chain of
+    redirects is a call of its own.
 
     What a ``Retry`` repeats is repeated as part of one call, but for refusals: they are left to ``attempts``, and
     whoever asked for them (``status_forcelist``) is warned once.
@@ -176,14 +177,18 @@ class _Exchange:
 
     def send(self) -> BaseHTTPResponse:
         response = self._send()
-        if isinstance(response, HTTPResponse) and is_telling(response.status) and not response.isclosed():
+        if (
+            isinstance(response, HTTPResponse)
+            and is_telling(response.status, response.headers)
+            and not response.isclosed()
+        ):
             return LookedAt(response, self.request.method)
         return response
 
     def look(self, response: BaseHTTPResponse) -> Seen:
         if isinstance(response, LookedAt):
             return response.look()
-        preloaded = is_telling(response.status) and response.closed
+        preloaded = is_telling(response.status, response.headers) and response.closed
         return seen(response, response.data if preloaded else None, decoded=self.decodes)
 
     def close(self, response: BaseHTTPResponse) -> None:
