@@ -146,7 +146,7 @@ HARDER = {
     ),
     "falls 50 -> 20, burst 5": changing(5, 4000, (40, 20), time=1.25),
     "rises 50 -> 150, burst 50": changing(50, 10_000, (40, 150), time=1.2),
-    "rises 50 -> 150, burst 5": changing(5, 10_000, (40, 150), time=1.45),
+    "rises 50 -> 150, burst 5": changing(5, 10_000, (40, 150), time=1.55),
     "two tiers, 20 in 1 s and 600/min": Scenario(
         lambda: Tiers(FixedWindow(20, 1), FixedWindow(600, 60)), 3000, 400, time=1.3
     ),
