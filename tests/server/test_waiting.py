@@ -55,17 +55,17 @@ async def test_margin_and_jitter_are_added_to_the_waking_and_never_taken_away(pl
 async def test_a_clear_made_elsewhere_wakes_and_an_extension_holds_a_thousand(place: Place, make: Make) -> None:
     """P31."""
     here, there = await make(), await make()
-    await here.report_rate_limit("openai", 0.3)
+    await here.report_rate_limit("openai", 1.5)
     tasks = [asyncio.create_task(here.wait_until_clear("openai")) for _ in range(1000)]
     await eventually(lambda: waiting(here) == 1)
     await there.report_rate_limit("openai", 60.0)
     await eventually(lambda: here.active_limits["openai"] > 50)
-    await asyncio.sleep(0.4)
+    await asyncio.sleep(1.6)
     assert not any(task.done() for task in tasks)
     assert await there.clear_limits("openai") == 1
     async with asyncio.timeout(5):
         waits = await asyncio.gather(*tasks)
-    assert 0.4 < min(waits) <= max(waits) < 10
+    assert 1.5 < min(waits) <= max(waits) < 15
     assert waiting(here) == 0
 
 
