@@ -43,6 +43,10 @@ class Scenario:
     calls: int
     tasks: int
     latency: tuple[float, float] = (0.05, 0.2)
+    up: float = 0.5
+    """The part of it that passes before a call counts."""
+    refusing: tuple[float, float] | None = None
+    """The latency of refusals, where it is another one."""
     changes: tuple[tuple[float, float], ...] = ()
     """When the upstream's rate becomes what."""
     ideal: float | None = None
@@ -188,5 +192,7 @@ def run(name: str, controller: str, seed: int) -> Outcome:
         scenario.tasks,
         seed,
         latency=scenario.latency,
+        up=scenario.up,
+        refusing=scenario.refusing,
         changes=tuple((at, set_rate(rate)) for at, rate in scenario.changes),
     )

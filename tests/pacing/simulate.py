@@ -375,10 +375,16 @@ def simulate(
     seed: int,
     *,
     latency: tuple[float, float] = (0.05, 0.2),
+    up: float = 0.5,
+    refusing: tuple[float, float] | None = None,
     longest: float = 20_000.0,
     changes: tuple[tuple[float, Callable[[Upstream], None]], ...] = (),
 ) -> Outcome:
-    """Let ``tasks`` concurrent tasks make ``calls`` successful calls; a refused call queues again."""
+    """Let ``tasks`` concurrent tasks make ``calls`` successful calls; a refused call queues again.
+
+    Of the ``latency`` (seconds, from and to), the part ``up`` passes before a call counts, the rest after; where the call
+    is refused, the rest of ``refusing``, if given.
+    """
     rng = random.Random(seed)
     agenda: list[tuple[float, int, Callable[[float], None]]] = []
     order, waiting, left = 0, 0, calls
@@ -411,11 +417,12 @@ def simulate(
     def send(now: float) -> None:
         nonlocal sent
         sent, epoch = sent + 1, controller.epoch
-        at(now + rng.uniform(*latency) / 2, lambda later: arrive(later, epoch, now))
+        at(now + rng.uniform(*(refusing or latency)) * up, lambda later: arrive(later, epoch, now))
 
     def arrive(now: float, epoch: int, sent_at: float) -> None:
         wait = upstream.hit(now)
-        at(now + rng.uniform(*latency) / 2, lambda now: answered(now, epoch, wait, sent_at))
+        taken = latency if wait is None or refusing is None else refusing
+        at(now + rng.uniform(*taken) * (1 - up), lambda now: answered(now, epoch, wait, sent_at))
 
     def answered(now: float, epoch: int, wait: float | None, sent_at: float) -> None:
         nonlocal finished, done, first, late, waiting
