@@ -40,7 +40,7 @@ local CLEARS_KEPT_MS = 24 * 3600 * 1000
 -- As in pacestate.py.
 local BEYOND_TAU_MS = 6000
 local OPENING_RATE = 10
-local PLATEAU_CALLS = 300
+local PLATEAU_CALLS = 400
 local PLATEAU_MIN_MS = 4000
 local PROBE_LEASE_MS = 4000
 local PROBE_PATIENCE_MS = 5000

@@ -144,13 +144,13 @@ end
 -- Of what turns.lua keeps of a pace, just what a refusal needs and changes.
 local function read_pace(state)
   local told = redis.pcall('HMGET', state.pace_key, 'form', 'epoch', 'forget_ms', 'resume_ms', 'pacing', 'pending',
-    'mark_ms', 'win_start_ms', 'cross_ms', 'told_ms', 'lag_ms', 'grown_ms', 'sent', 'used', 'period_ms', 'probing',
+    'mark_ms', 'win_start_ms', 'cross_ms', 'told_ms', 'lag_ms', 'refused', 'sent', 'used', 'period_ms', 'probing',
     'gate', 'probe_ms', 'next_free_ms')
   if told.err or told[1] ~= PACE_FORM then
     -- There is none; or it is of another type, or in another form, and learned anew. Epochs grow for ever, also across
     -- paces that were forgotten.
     return {is_new = true, epoch = now_ms, forget_ms = forget_after_ms, resume_ms = 0, mark_ms = -1, win_start_ms = 0,
-      cross_ms = 0, told_ms = 0, lag_ms = 0, grown_ms = 0, sent = 0, used = 0, period_ms = 0, probe_ms = 0,
+      cross_ms = 0, told_ms = 0, lag_ms = 0, refused = 0, sent = 0, used = 0, period_ms = 0, probe_ms = 0,
       next_free_ms = 0}
   end
   local number = {}
@@ -159,7 +159,7 @@ local function read_pace(state)
   end
   return {epoch = number[2], forget_ms = number[3], resume_ms = number[4], pacing = number[5] == 1,
     pending = number[6] == 1, mark_ms = number[7], win_start_ms = number[8], cross_ms = number[9], told_ms = number[10],
-    lag_ms = number[11], grown_ms = number[12], sent = number[13], used = number[14], period_ms = number[15],
+    lag_ms = number[11], refused = number[12], sent = number[13], used = number[14], period_ms = number[15],
     probing = number[16] == 1, gate = number[17] == 1, probe_ms = number[18], next_free_ms = number[19]}
 end
 
@@ -170,12 +170,13 @@ local function write_pace(state)
     redis.call('DEL', state.pace_key)
   end
   redis.call('HSET', state.pace_key, 'resume_ms', text(s.resume_ms), 'limited_ms', text(s.limited_ms),
-    'answer_ms', text(s.answer_ms), 'lag_ms', text(s.lag_ms), 'sent', text(s.sent), 'used', text(s.used))
+    'answer_ms', text(s.answer_ms), 'lag_ms', text(s.lag_ms), 'refused', text(s.refused), 'sent', text(s.sent),
+    'used', text(s.used))
   -- Stragglers of a refusal change nothing else.
   if s.cross_ms == now_ms then
     redis.call('HSET', state.pace_key, 'form', PACE_FORM, 'epoch', text(s.epoch), 'forget_ms', text(s.forget_ms),
       'pending', s.pending and '1' or '0', 'mark_ms', text(s.mark_ms), 'win_start_ms', text(s.win_start_ms),
-      'cross_ms', text(s.cross_ms), 'told_ms', text(s.told_ms), 'grown_ms', text(s.grown_ms))
+      'cross_ms', text(s.cross_ms), 'told_ms', text(s.told_ms))
   end
   if s.freed then
     redis.call('HSET', state.pace_key, 'gate', '1', 'next_free_ms', text(s.next_free_ms))
@@ -197,6 +198,9 @@ local function limited(s, wait_ms, pace_epoch, age_ms)
     s.sent, s.used = s.sent - 1, s.used - 1
   end
   if pace_epoch < s.epoch then
+    if pace_epoch == s.epoch - 1 and s.pending then
+      s.refused = s.refused + 1
+    end
     if pace_epoch == s.epoch - 1 and now_ms - s.cross_ms < LAG_MAX_MS then
       s.lag_ms = math.max(s.lag_ms, now_ms - s.cross_ms)
     end
@@ -209,10 +213,7 @@ local function limited(s, wait_ms, pace_epoch, age_ms)
     s.resume_ms = math.max(s.resume_ms, now_ms + math.min(1.25 * age_ms, LAG_MAX_MS))
   end
   s.epoch, s.pending = s.epoch + 1, true
-  s.cross_ms, s.told_ms = now_ms, wait_ms
-  if s.pacing then
-    s.grown_ms = math.max(0, s.grown_ms - s.lag_ms)
-  end
+  s.cross_ms, s.told_ms, s.refused = now_ms, wait_ms, 1
 end
 
 local function teach(state, wait_ms, pace_epoch, call_age_ms)

@@ -33,9 +33,9 @@ local PACE_FORM = '1'
 local PACE_FIELDS = {
   'epoch', 'forget_ms', 'resume_ms', 'limited_ms', 'pacing', 'pending', 'gate', 'probing', 'probe_ms', 'tried_ms',
   'paced', 'searching', 'base', 'ceiling', 'tau_ms', 'plateau_ms', 'grown_ms', 'next_free_ms', 'last_ms', 'mark_ms',
-  'start_ms', 'sent', 'served', 'answer_ms', 'cross_ms', 'cross_rate', 'told_ms', 'lag_ms', 'misses', 'last_sent',
-  'closed_after', 'begun_ms', 'lower', 'burst', 'burst_ms', 'budget', 'used', 'win_start_ms', 'period_ms', 'confirmed', 'over', 'skipped', 'prev_told_ms',
-  'prev_into_ms', 'guess_ms',
+  'start_ms', 'sent', 'served', 'answer_ms', 'cross_ms', 'cross_rate', 'told_ms', 'refused', 'lag_ms', 'misses',
+  'last_sent', 'closed_after', 'begun_ms', 'lower', 'burst', 'burst_ms', 'budget', 'used', 'win_start_ms', 'period_ms',
+  'confirmed', 'over', 'skipped', 'prev_told_ms', 'prev_into_ms', 'guess_ms',
 }
 local IS_FLAG = {
   pacing = true, pending = true, gate = true, probing = true, paced = true, searching = true, confirmed = true,
@@ -54,27 +54,34 @@ local BEYOND_CALLS = 50
 local BEYOND_LAGS = 12
 local BEYOND_STEP = 0.02
 local BEYOND_TAU_MS = 6000
-local CAREFUL = 0.87
 local CATCH_UP_MS = 50
 local CLOSED_MISSES = 2
-local COSTLY_STOP_MS = 1000
-local CUT = 0.97
+local CUT_CALLS = 4
+local CUT_LEAST = 0.005
+local CUT_MOST = 0.03
+local FIRST_CUT = 0.1
+local FIRST_PLATEAU_MS = 2500
+local FIRST_STOPS = 3
 local IDLE_WEIGHT = 10
 local LAGS_MAX_MS = 40000
 local LONG_STOP_MS = 60000
-local PLATEAU_CALLS = 300
+local PLATEAU_CALLS = 400
 local PLATEAU_CALLS_MIN = 40
 local PLATEAU_LAGS = 20
 local PLATEAU_MIN_MS = 4000
-local PLATEAU_STOPS = 25
+local PLATEAU_STOPS = 35
+local POOR_CALLS = 5
 local PROBE_LEASE_MS = 4000
 local PROBE_PATIENCE_MS = 5000
 local QUIET_MS = 1000
-local SEARCH_CALLS = 25
-local SEARCH_FROM = 150
+local SEARCH_CALLS = 18
+local SEARCH_FROM = 100
 local SEARCH_LAGS = 30
 local SEARCH_TAU_MS = 4000
 local SHORT_LAG_MS = 50
+local START_LAG_MS = 300
+local START_MORE = 1.2
+local UNEVEN = 0.9
 local WINDOW_FAST_PART = 0.92
 local WINDOW_GUARD_MS = 250
 local WINDOW_PERIODS_S = {5, 10, 15, 20, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 21600, 43200, 86400}
@@ -150,28 +157,29 @@ end
 
 local abs, ceil, floor, max, min = math.abs, math.ceil, math.floor, math.max, math.min
 
-local function rate(s)
+local function rate(s, ahead_ms)
+  local grown_ms = max(0, s.grown_ms + (ahead_ms or 0))
   if s.budget > 0 and not s.paced and not s.over then
     local mean = 1000 * s.budget / s.period_ms
     return s.used <= WINDOW_FAST_PART * s.budget and WINDOW_SPREAD * mean or mean
   end
   if s.searching then
-    local y = 1 + s.grown_ms / s.tau_ms
+    local y = 1 + grown_ms / s.tau_ms
     return s.base * y * y * y * y
   end
-  if s.grown_ms < s.plateau_ms then
-    local x = 1 - s.grown_ms / s.plateau_ms
+  if grown_ms < s.plateau_ms then
+    local x = 1 - grown_ms / s.plateau_ms
     return s.ceiling - (s.ceiling - s.base) * x * x * x
   end
-  local z = 1 + (s.grown_ms - s.plateau_ms) / s.tau_ms
+  local z = 1 + (grown_ms - s.plateau_ms) / s.tau_ms
   return s.ceiling * (1 + BEYOND_STEP * (z * z * z * z - 1))
 end
 
-local function spacing_of(s)
+local function spacing_of(s, ahead_ms)
   if APPROACH_FROM * s.closed_after <= s.sent and s.sent < APPROACH_TO * s.closed_after then
-    return 1000 / (APPROACH_RATE * rate(s))
+    return 1000 / (APPROACH_RATE * rate(s, ahead_ms))
   end
-  return 1000 / rate(s)
+  return 1000 / rate(s, ahead_ms)
 end
 
 local function gate_ms(s)
@@ -203,8 +211,7 @@ local function model(s)
     local z0 = (low + high) / 2
     local z4 = z0 * z0 * z0 * z0
     local calls = a * s.tau_ms / 1000 * ((z1 * z1 * z1 * z1 * z1 - z4 * z0) / 5 - z4 * (z1 - z0))
-    local most = burst(s, a * z4 + c)
-    if calls > max(0.4 * most, most - (a * z4 + c) * s.lag_ms / 2000) then
+    if calls > UNEVEN * burst(s, a * z4 + c) + s.refused then
       low = z0
     else
       high = z0
@@ -254,12 +261,12 @@ end
 local function first_pace(s)
   local served_rate = 1000 * s.sent / max(s.told_ms, s.resume_ms - s.mark_ms - s.lag_ms / 2, 1000)
   local slowest = 1000 / max(s.resume_ms - s.cross_ms, 1000)
+  local more = min(START_MORE, START_LAG_MS / max(1, s.lag_ms)) * max(0, served_rate - 2 * slowest)
   s.paced = true
-  search(s, max(careful(served_rate), slowest))
+  search(s, max(careful(served_rate + more), slowest))
 end
 
-local function cut(s)
-  local stop = s.resume_ms - s.cross_ms
+local function estimate_of(s, stop)
   local beyond = s.paced and not s.searching and s.cross_rate / s.ceiling or 1
   if 1.15 < beyond and beyond < 2.5 and stop < 2000 then
     s.burst = s.burst * max(0.25, 1 / (beyond * beyond))
@@ -273,34 +280,46 @@ local function cut(s)
   s.lower = lower
   local estimate = max(lower, model(s))
   if s.paced and not exact then
-    local least = s.searching and 0.45 or 0.8
+    local least = s.searching and 0.4 or 0.8
     if beyond > 1 then
       least = stop < 2000 and 0.65 or 0.5
     end
     estimate = max(estimate, least * s.cross_rate)
   end
-  estimate = min(estimate, s.cross_rate)
-  if s.searching then
-    local lost = max(0, stop - 1000 * s.burst / estimate)
-    estimate = estimate * (1 - (1 - CAREFUL) * min(1, lost / COSTLY_STOP_MS))
+  return min(estimate, s.cross_rate), exact
+end
+
+local function cut(s)
+  local stop, searched, counted = s.resume_ms - s.cross_ms, s.searching, max(1, s.sent)
+  local estimate, exact = estimate_of(s, stop)
+  if not s.paced and s.sent < POOR_CALLS then
+    s.paced = true
+    search(s, estimate)
+    return
   end
-  if s.paced then
+  if s.paced and not searched then
     s.burst, s.burst_ms = burst(s, estimate), 0
   end
-  s.paced, s.searching, s.grown_ms, s.ceiling, s.base = true, false, 0, estimate, CUT * estimate
+  local below = searched and FIRST_CUT or min(CUT_MOST, max(CUT_LEAST, CUT_CALLS / counted))
+  s.paced, s.searching, s.grown_ms, s.ceiling, s.base = true, false, 0, estimate, (1 - below) * estimate
   local tau_ms = max(BEYOND_TAU_MS, min(BEYOND_LAGS * s.lag_ms, LAGS_MAX_MS), 1000 * BEYOND_CALLS / estimate)
   s.tau_ms = min(tau_ms, s.forget_ms * 2 / 9)
-  local sure = max(0.3, 1 - 2 * (s.cross_rate - estimate) / s.cross_rate)
-  local calls = max(PLATEAU_CALLS_MIN, sure * min(PLATEAU_CALLS, 10 + 3 * s.sent))
   local lost = max(0, stop - 1000 * s.burst / estimate)
-  local plateau_ms = max(1000 * calls / estimate, PLATEAU_STOPS * lost * (lost < 2000 and sure or 1))
-  plateau_ms = max(plateau_ms, PLATEAU_MIN_MS, min(PLATEAU_LAGS * s.lag_ms, LAGS_MAX_MS))
-  s.plateau_ms = min(plateau_ms, s.forget_ms * 4 / 9)
+  local plateau_ms
+  if searched then
+    plateau_ms = max(FIRST_PLATEAU_MS, 1000 * PLATEAU_CALLS_MIN / estimate, FIRST_STOPS * lost * lost / 1000)
+  else
+    local sure = exact and 1 or max(0.3, 1 - 2 * (s.cross_rate - estimate) / s.cross_rate)
+    local calls = max(PLATEAU_CALLS_MIN, sure * min(PLATEAU_CALLS, 10 + 4 * s.sent))
+    local stops = PLATEAU_STOPS * lost * (lost < 2000 and sure or 1)
+    plateau_ms = max(PLATEAU_MIN_MS, 1000 * calls / estimate, stops)
+  end
+  s.plateau_ms = min(max(plateau_ms, min(PLATEAU_LAGS * s.lag_ms, LAGS_MAX_MS)), s.forget_ms * 4 / 9)
 end
 
 local function learn(s)
   local first_ever = not s.pacing
-  s.cross_rate = first_ever and 0 or rate(s)
+  s.cross_rate = first_ever and 0 or rate(s, -s.lag_ms)
   s.gate = first_ever or s.misses > 0 or s.told_ms > WINDOW_WAIT_MS
   s.probing = first_ever or s.misses > 0 or (s.told_ms >= LONG_STOP_MS and not s.confirmed)
   s.pending, s.pacing = false, true
@@ -339,7 +358,7 @@ local function learn(s)
     s.period_ms = s.confirmed and max(period_ms, s.period_ms) or period_ms
     s.budget, s.used, s.win_start_ms, s.over, s.skipped = max(1, s.used), 0, s.resume_ms, false, 0
     s.prev_told_ms, s.prev_into_ms = s.told_ms, into
-    s.grown_ms = s.searching and s.grown_ms or 0
+    s.grown_ms = s.searching and max(0, s.grown_ms - s.lag_ms) or 0
   else
     if first_ever then
       first_pace(s)
@@ -434,7 +453,7 @@ local function take(s, now_ms, wanted, horizon_ms)
   if wanted > 0 then
     tick(s, now_ms)
   end
-  local first_ms, spacing_ms = max(now_ms, ceil(s.next_free_ms)), spacing_of(s)
+  local first_ms, spacing_ms = max(now_ms, ceil(s.next_free_ms)), spacing_of(s, max(0, s.next_free_ms - now_ms))
   if wanted <= 0 or first_ms > now_ms + horizon_ms then
     return first_ms - now_ms, spacing_ms, 0
   end
@@ -448,8 +467,8 @@ local function take(s, now_ms, wanted, horizon_ms)
   end
   if s.gate and count > 0 then
     count, s.gate = 1, false
-    s.start_ms = first_ms + max(spacing_ms, s.probing and 0 or gate_ms(s))
-    s.next_free_ms = s.start_ms
+    s.next_free_ms = first_ms + max(spacing_ms, s.probing and 0 or gate_ms(s))
+    s.start_ms = s.sent > 0 and s.start_ms or s.next_free_ms
     if s.probing then
       s.probe_ms, s.next_free_ms = max(first_ms, s.probe_ms + 1), first_ms + PROBE_LEASE_MS
     end

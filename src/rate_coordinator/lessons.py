@@ -7,10 +7,13 @@ from rate_coordinator.pacestate import (
     BEYOND_LAGS,
     BEYOND_STEP,
     BEYOND_TAU_MS,
-    CAREFUL,
     CLOSED_MISSES,
-    COSTLY_STOP_MS,
-    CUT,
+    CUT_CALLS,
+    CUT_LEAST,
+    CUT_MOST,
+    FIRST_CUT,
+    FIRST_PLATEAU_MS,
+    FIRST_STOPS,
     LAGS_MAX_MS,
     LONG_STOP_MS,
     PLATEAU_CALLS,
@@ -18,7 +21,11 @@ from rate_coordinator.pacestate import (
     PLATEAU_LAGS,
     PLATEAU_MIN_MS,
     PLATEAU_STOPS,
+    POOR_CALLS,
     SEARCH_FROM,
+    START_LAG_MS,
+    START_MORE,
+    UNEVEN,
     WINDOW_PERIODS_S,
     WINDOW_TURNS,
     WINDOW_WAIT_MS,
@@ -32,7 +39,7 @@ from rate_coordinator.pacestate import (
 def learn(s: PaceState) -> None:
     """Draw the lesson of the latest refusal, at the first turn after its stop."""
     first_ever = not s.pacing
-    s.cross_rate = 0 if first_ever else rate(s)
+    s.cross_rate = 0 if first_ever else rate(s, -s.lag_ms)  # about when the refused call was sent
     s.gate = first_ever or s.misses > 0 or s.told_ms > WINDOW_WAIT_MS
     s.probing = first_ever or s.misses > 0 or (s.told_ms >= LONG_STOP_MS and not s.confirmed)
     s.pending, s.pacing = False, True
@@ -64,7 +71,7 @@ def learn(s: PaceState) -> None:
         s.period_ms = max(period, s.period_ms) if s.confirmed else period
         s.budget, s.used, s.win_start_ms, s.over, s.skipped = max(1, s.used), 0, s.resume_ms, False, 0
         s.prev_told_ms, s.prev_into_ms = s.told_ms, into
-        s.grown_ms = s.grown_ms if s.searching else 0
+        s.grown_ms = max(0, s.grown_ms - s.lag_ms) if s.searching else 0
     else:
         _first_pace(s) if first_ever else _cut(s)
         if s.told_ms > WINDOW_WAIT_MS:
@@ -108,16 +115,44 @@ def _careful(served: float) -> float:
 
 
 def _first_pace(s: PaceState) -> None:
-    """Where to search from, after the first refusal ever: what got through, the stop included."""
+    """Where to search from, after the first refusal ever: what got through, the stop included, or somewhat more.
+
+    Who is refused at once, because answers come quickly, loses little by starting too fast.
+    """
     served = 1000 * s.sent / max(s.told_ms, s.resume_ms - s.mark_ms - s.lag_ms / 2, 1000)
     slowest = 1000 / max(s.resume_ms - s.cross_ms, 1000)
+    more = min(START_MORE, START_LAG_MS / max(1, s.lag_ms)) * max(0, served - 2 * slowest)
     s.paced = True
-    search(s, max(_careful(served), slowest))
+    search(s, max(_careful(served + more), slowest))
 
 
 def _cut(s: PaceState) -> None:
     """Set the pace anew after a refusal that came from going too fast."""
-    stop = s.resume_ms - s.cross_ms
+    stop, searched, counted = s.resume_ms - s.cross_ms, s.searching, max(1, s.sent)
+    estimate, exact = _estimate(s, stop)
+    if not s.paced and s.sent < POOR_CALLS:  # too few to tell a rate by
+        s.paced = True
+        search(s, estimate)
+        return
+    if s.paced and not searched:
+        s.burst, s.burst_ms = _burst(s, estimate), 0
+    below = FIRST_CUT if searched else min(CUT_MOST, max(CUT_LEAST, CUT_CALLS / counted))
+    s.paced, s.searching, s.grown_ms, s.ceiling, s.base = True, False, 0, estimate, (1 - below) * estimate
+    tau = max(BEYOND_TAU_MS, min(BEYOND_LAGS * s.lag_ms, LAGS_MAX_MS), 1000 * BEYOND_CALLS / estimate)
+    s.tau_ms = min(tau, s.forget_ms * 2 / 9)  # a refusal must come before all is forgotten
+    lost = max(0, stop - 1000 * s.burst / estimate)  # of the stop, what the upstream's bucket does not keep
+    if searched:
+        plateau = max(FIRST_PLATEAU_MS, 1000 * PLATEAU_CALLS_MIN / estimate, FIRST_STOPS * lost * lost / 1000)
+    else:
+        sure = 1 if exact else max(0.3, 1 - 2 * (s.cross_rate - estimate) / s.cross_rate)
+        calls = max(PLATEAU_CALLS_MIN, sure * min(PLATEAU_CALLS, 10 + 4 * s.sent))
+        stops = PLATEAU_STOPS * lost * (sure if lost < 2000 else 1)
+        plateau = max(PLATEAU_MIN_MS, 1000 * calls / estimate, stops)
+    s.plateau_ms = min(max(plateau, min(PLATEAU_LAGS * s.lag_ms, LAGS_MAX_MS)), s.forget_ms * 4 / 9)
+
+
+def _estimate(s: PaceState, stop: float) -> tuple[float, bool]:
+    """The upstream's rate (calls/s), after a refusal that stops everything for `stop` ms, and whether that is exact."""
     beyond = s.cross_rate / s.ceiling if s.paced and not s.searching else 1
     if 1.15 < beyond < 2.5 and stop < 2000:  # the ceiling was too low, because too large a burst was believed in
         s.burst *= max(0.25, 1 / (beyond * beyond))
@@ -130,25 +165,11 @@ def _cut(s: PaceState) -> None:
     s.lower = lower
     estimate = max(lower, _model(s))
     if s.paced and not exact:  # no fall deeper than this at once
-        floor = 0.45 if s.searching else 0.8
+        floor = 0.4 if s.searching else 0.8
         if beyond > 1:
             floor = 0.65 if stop < 2000 else 0.5
         estimate = max(estimate, floor * s.cross_rate)
-    estimate = min(estimate, s.cross_rate)
-    if s.searching:
-        lost = max(0, stop - 1000 * s.burst / estimate)
-        estimate *= 1 - (1 - CAREFUL) * min(1, lost / COSTLY_STOP_MS)
-    if s.paced:
-        s.burst, s.burst_ms = _burst(s, estimate), 0
-    s.paced, s.searching, s.grown_ms, s.ceiling, s.base = True, False, 0, estimate, CUT * estimate
-    tau = max(BEYOND_TAU_MS, min(BEYOND_LAGS * s.lag_ms, LAGS_MAX_MS), 1000 * BEYOND_CALLS / estimate)
-    s.tau_ms = min(tau, s.forget_ms * 2 / 9)  # a refusal must come before all is forgotten
-    sure = max(0.3, 1 - 2 * (s.cross_rate - estimate) / s.cross_rate)
-    calls = max(PLATEAU_CALLS_MIN, sure * min(PLATEAU_CALLS, 10 + 3 * s.sent))
-    lost = max(0, stop - 1000 * s.burst / estimate)  # of the stop, what the upstream's bucket does not keep
-    plateau = max(1000 * calls / estimate, PLATEAU_STOPS * lost * (sure if lost < 2000 else 1))
-    plateau = max(plateau, PLATEAU_MIN_MS, min(PLATEAU_LAGS * s.lag_ms, LAGS_MAX_MS))
-    s.plateau_ms = min(plateau, s.forget_ms * 4 / 9)
+    return min(estimate, s.cross_rate), exact
 
 
 def _burst(s: PaceState, served_rate: float) -> float:
@@ -159,8 +180,9 @@ def _burst(s: PaceState, served_rate: float) -> float:
 def _model(s: PaceState) -> float:
     """The upstream's rate, if its bucket was full when the growing pace overtook it, and empty at the refusal; else 0.
 
-    The pace is a * z^4 + c with z = 1 + t / tau; the calls above the pace at z0, until z1, are
-    a * tau * ((z1^5 - z0^5) / 5 - z0^4 * (z1 - z0)). By bisection, the z0 is found at which these are the burst.
+    The pace is a * z^4 + c with z = 1 + t / tau; the calls above the pace at z0, until z1 where it stopped, are
+    a * tau * ((z1^5 - z0^5) / 5 - z0^4 * (z1 - z0)). By bisection, the z0 is found at which these are what the bucket
+    held and all that were refused.
     """
     grown = s.grown_ms if s.searching else s.grown_ms - s.plateau_ms
     if grown <= 0:
@@ -173,8 +195,7 @@ def _model(s: PaceState) -> float:
         z0 = (low + high) / 2
         z4 = z0 * z0 * z0 * z0
         calls = a * s.tau_ms / 1000 * ((z1 * z1 * z1 * z1 * z1 - z4 * z0) / 5 - z4 * (z1 - z0))
-        burst = _burst(s, a * z4 + c)
-        if calls > max(0.4 * burst, burst - (a * z4 + c) * s.lag_ms / 2000):  # uneven arrivals use it up earlier
+        if calls > UNEVEN * _burst(s, a * z4 + c) + s.refused:
             low = z0
         else:
             high = z0

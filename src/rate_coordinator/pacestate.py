@@ -26,30 +26,42 @@ PROBE_PATIENCE_MS = 5_000
 OPENING_RATE = 10.0
 """The pace starts at so many calls/s after a limit of which nothing was learned."""
 
-SEARCH_FROM = 150.0
+SEARCH_FROM = 100.0
 """The search starts below so many calls/s: a large first burst is a burst rather than a rate."""
+START_MORE = 1.2
+"""It starts faster than what was served at first by so much of it at most, ..."""
+START_LAG_MS = 300
+"""... and by less where refusals are heard of later: by this part of a lag."""
 SEARCH_TAU_MS = 4_000
 """The search grows as (1 + t / tau)^4: twice in 0.76 s, 16 times in 4 s, and relatively slower the longer it runs."""
-SEARCH_CALLS = 25
+SEARCH_CALLS = 18
 """Or tau is so many calls at the starting rate, if longer (20 s at most): slow upstreams would be overrun else."""
 SEARCH_LAGS = 30
 """Or tau is so many lags, if longer: then the pace grows by less than 15 % before a refusal is heard of ..."""
 SHORT_LAG_MS = 50
 """... but for so much of a lag, which is the time that any answer takes."""
 
-CUT = 0.97
-"""The pace restarts at this share of the ceiling. (CUBIC's 0.7 has to drain a queue; a rate limit has none.)"""
-CAREFUL = 0.87
-"""At the end of the first search the estimate may be too high by so much: only this part of it is believed in ..."""
-COSTLY_STOP_MS = 1_000
-"""... where so much is lost by each stop, and more of it where less is."""
+UNEVEN = 0.9
+"""The part of a bucket that is used up at the first refusal, calls arriving not as evenly as they were sent."""
+POOR_CALLS = 5
+"""Fewer calls since the refusal before tell no rate: it is searched for from their rate on."""
+FIRST_CUT = 0.1
+"""After the first search the pace restarts so much below the ceiling, which may be wrong by as much, ..."""
+FIRST_PLATEAU_MS = 2_500
+"""... approaches it over at least so long a time ..."""
+FIRST_STOPS = 3
+"""... and so many times the stop (in seconds, squared), and goes on beyond it: the next refusal tells far better."""
+CUT_CALLS = 4
+"""Later it restarts so many calls below the ceiling, of those counted since the refusal before, ..."""
+CUT_LEAST, CUT_MOST = 0.005, 0.03
+"""... but by these parts of it. (CUBIC's 0.3 has to drain a queue; a rate limit has none.)"""
 PLATEAU_MIN_MS = 4_000
 """The ceiling is approached over at least so long a time ..."""
-PLATEAU_CALLS = 300
+PLATEAU_CALLS = 400
 """... and so many calls (each approach ends in 2 to 5 refusals, far below 1 %), fewer if it is in doubt ..."""
 PLATEAU_CALLS_MIN = 40
 """... but at least these ..."""
-PLATEAU_STOPS = 25
+PLATEAU_STOPS = 35
 """... and so many times the turns that the stop after a refusal costs ..."""
 PLATEAU_LAGS = 20
 """... and so many lags ..."""
@@ -120,6 +132,7 @@ class PaceState:
     cross_ms: float = 0  # when it came
     cross_rate: float = 0  # the pace then
     told_ms: float = 0  # the wait it asked for
+    refused: int = 0  # so many calls were refused with it
     lag_ms: float = 0  # refusals of one epoch come in over so long a time
     misses: int = 0  # stops in a row after which nothing got through
     last_sent: int = 0  # calls that were served before it, since the one before
@@ -142,26 +155,27 @@ class PaceState:
     guess_ms: float = 0  # a wait that is the same wherever it comes: not the upstream's; 0: none
 
 
-def rate(s: PaceState) -> float:
-    """The pace now, in calls/s (meaningless while nothing is known)."""
+def rate(s: PaceState, ahead_ms: float = 0) -> float:
+    """The pace so long from now, in calls/s (meaningless while nothing is known)."""
+    grown_ms = max(0, s.grown_ms + ahead_ms)
     if s.budget > 0 and not s.paced and not s.over:
         mean = 1000 * s.budget / s.period_ms
         return WINDOW_SPREAD * mean if s.used <= WINDOW_FAST_PART * s.budget else mean
     if s.searching:
-        y = 1 + s.grown_ms / s.tau_ms
+        y = 1 + grown_ms / s.tau_ms
         return s.base * y * y * y * y
-    if s.grown_ms < s.plateau_ms:
-        x = 1 - s.grown_ms / s.plateau_ms
+    if grown_ms < s.plateau_ms:
+        x = 1 - grown_ms / s.plateau_ms
         return s.ceiling - (s.ceiling - s.base) * x * x * x
-    z = 1 + (s.grown_ms - s.plateau_ms) / s.tau_ms
+    z = 1 + (grown_ms - s.plateau_ms) / s.tau_ms
     return s.ceiling * (1 + BEYOND_STEP * (z * z * z * z - 1))
 
 
-def spacing_ms(s: PaceState) -> float:
-    """The time from one turn to the next."""
+def spacing_ms(s: PaceState, ahead_ms: float = 0) -> float:
+    """The time from one turn to the next, so long from now."""
     if APPROACH_FROM * s.closed_after <= s.sent < APPROACH_TO * s.closed_after:
-        return 1000 / (APPROACH_RATE * rate(s))
-    return 1000 / rate(s)
+        return 1000 / (APPROACH_RATE * rate(s, ahead_ms))
+    return 1000 / rate(s, ahead_ms)
 
 
 def gate_ms(s: PaceState) -> float:

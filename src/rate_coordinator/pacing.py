@@ -99,7 +99,7 @@ def take(state: PaceState, now_ms: int, wanted: int, horizon_ms: int = 0) -> tup
     _window(s, now_ms)
     if wanted > 0:
         _tick(s, now_ms)
-    first, spacing = max(now_ms, math.ceil(s.next_free_ms)), spacing_ms(s)
+    first, spacing = max(now_ms, math.ceil(s.next_free_ms)), spacing_ms(s, max(0, s.next_free_ms - now_ms))
     if wanted <= 0 or first > now_ms + horizon_ms:
         return s, Grant(first - now_ms, spacing, 0)
     due = max(s.next_free_ms, now_ms - CATCH_UP_MS)
@@ -110,7 +110,8 @@ def take(state: PaceState, now_ms: int, wanted: int, horizon_ms: int = 0) -> tup
         count = min(count, math.ceil(APPROACH_FROM * s.closed_after - s.sent))
     if s.gate and count > 0:
         count, s.gate = 1, False
-        s.next_free_ms = s.start_ms = first + max(spacing, 0 if s.probing else gate_ms(s))
+        s.next_free_ms = first + max(spacing, 0 if s.probing else gate_ms(s))
+        s.start_ms = s.start_ms if s.sent > 0 else s.next_free_ms
         if s.probing:
             s.probe_ms, s.next_free_ms = max(first, s.probe_ms + 1), first + PROBE_LEASE_MS
     else:
@@ -174,6 +175,8 @@ def limited(state: PaceState, now_ms: int, wait_ms: int, epoch: int, age_ms: int
     if epoch >= s.epoch or s.pending:
         s.sent, s.used = s.sent - 1, s.used - 1
     if epoch < s.epoch:  # an answer to a call of older knowledge: no second cut
+        if epoch == s.epoch - 1 and s.pending:
+            s.refused += 1
         if epoch == s.epoch - 1 and now_ms - s.cross_ms < LAG_MAX_MS:
             s.lag_ms = max(s.lag_ms, now_ms - s.cross_ms)
         return s
@@ -183,9 +186,7 @@ def limited(state: PaceState, now_ms: int, wait_ms: int, epoch: int, age_ms: int
         s.resume_ms = max(s.resume_ms, now_ms + min(1.25 * age_ms, LAG_MAX_MS))
     s.epoch += 1
     s.pending = True
-    s.cross_ms, s.told_ms = now_ms, wait_ms
-    if s.pacing:
-        s.grown_ms = max(0, s.grown_ms - s.lag_ms)  # about when the refused call was sent
+    s.cross_ms, s.told_ms, s.refused = now_ms, wait_ms, 1
     return s
 
 

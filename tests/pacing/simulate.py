@@ -382,8 +382,8 @@ def simulate(
 ) -> Outcome:
     """Let ``tasks`` concurrent tasks make ``calls`` successful calls; a refused call queues again.
 
-    Of the ``latency`` (seconds, from and to), the part ``up`` passes before a call counts, the rest after; where the call
-    is refused, the rest of ``refusing``, if given.
+    Of the ``latency`` (seconds, from and to), the part ``up`` passes before a call counts, the rest after; where
+    it is refused, the rest of ``refusing``, if given.
     """
     rng = random.Random(seed)
     agenda: list[tuple[float, int, Callable[[float], None]]] = []
