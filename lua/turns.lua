@@ -34,8 +34,8 @@ local PACE_FIELDS = {
   'epoch', 'forget_ms', 'resume_ms', 'limited_ms', 'pacing', 'pending', 'gate', 'probing', 'probe_ms', 'tried_ms',
   'paced', 'searching', 'base', 'ceiling', 'tau_ms', 'plateau_ms', 'grown_ms', 'next_free_ms', 'last_ms', 'mark_ms',
   'start_ms', 'sent', 'served', 'answer_ms', 'cross_ms', 'cross_rate', 'told_ms', 'refused', 'lag_ms', 'misses',
-  'last_sent', 'closed_after', 'begun_ms', 'lower', 'burst', 'burst_ms', 'budget', 'used', 'win_start_ms', 'period_ms',
-  'confirmed', 'over', 'skipped', 'prev_told_ms', 'prev_into_ms', 'guess_ms',
+  'last_sent', 'closed_after', 'begun_ms', 'lower', 'unwasted', 'burst', 'burst_ms', 'budget', 'used', 'win_start_ms',
+  'period_ms', 'confirmed', 'over', 'skipped', 'prev_told_ms', 'prev_into_ms', 'guess_ms',
 }
 local IS_FLAG = {
   pacing = true, pending = true, gate = true, probing = true, paced = true, searching = true, confirmed = true,
@@ -75,10 +75,11 @@ local PROBE_LEASE_MS = 4000
 local PROBE_PATIENCE_MS = 5000
 local QUIET_MS = 1000
 local SEARCH_CALLS = 18
-local SEARCH_FROM = 100
+local SEARCH_FROM = 150
 local SEARCH_LAGS = 30
 local SEARCH_TAU_MS = 4000
 local SHORT_LAG_MS = 50
+local START_FROM = 100
 local START_LAG_MS = 300
 local START_MORE = 1.2
 local UNEVEN = 0.9
@@ -244,14 +245,14 @@ local function is_window(s, into)
   return s.told_ms * s.used >= WINDOW_TURNS * (into + s.told_ms)
 end
 
-local function careful(served_rate)
-  return served_rate / (1 + served_rate / SEARCH_FROM)
+local function careful(served_rate, below)
+  return served_rate / (1 + served_rate / below)
 end
 
 local function catch_up(s, now_ms)
   local late = s.served - s.sent
   if late > 0 then
-    local base = careful(1000 * (s.burst + late) / max(1000, now_ms - s.begun_ms))
+    local base = careful(1000 * (s.burst + late) / max(1000, now_ms - s.begun_ms), SEARCH_FROM)
     if base > rate(s) then
       search(s, base)
     end
@@ -263,7 +264,7 @@ local function first_pace(s)
   local slowest = 1000 / max(s.resume_ms - s.cross_ms, 1000)
   local more = min(START_MORE, START_LAG_MS / max(1, s.lag_ms)) * max(0, served_rate - 2 * slowest)
   s.paced = true
-  search(s, max(careful(served_rate + more), slowest))
+  search(s, max(careful(served_rate, SEARCH_FROM), careful(served_rate + more, START_FROM), slowest))
 end
 
 local function estimate_of(s, stop)
@@ -271,13 +272,18 @@ local function estimate_of(s, stop)
   if 1.15 < beyond and beyond < 2.5 and stop < 2000 then
     s.burst = s.burst * max(0.25, 1 / (beyond * beyond))
   end
-  local lower = max(
-    1000 * (s.sent + 0.5) / max(1, s.cross_ms - s.mark_ms),
-    1000 * (s.sent - burst(s, s.cross_rate)) / max(1, s.cross_ms - s.start_ms)
-  )
-  local agree = abs(lower - s.lower) <= (0.05 + 1 / max(1, s.sent)) * lower
+  local counted = max(1, s.sent)
+  local unwasted = 1000 * (s.sent + 0.5) / max(1, s.cross_ms - s.mark_ms)
+  local lower = max(unwasted, 1000 * (s.sent - burst(s, s.cross_rate)) / max(1, s.cross_ms - s.start_ms))
+  local agree = abs(lower - s.lower) <= (0.05 + 1 / counted) * lower
+  local kept = abs(unwasted - s.unwasted) <= (0.05 + 1 / counted) * unwasted
+  kept = kept and not agree and not s.searching and s.burst <= 1
+  s.lower, s.unwasted = lower, unwasted
+  if kept then
+    s.burst, s.burst_ms = max(s.burst, unwasted * stop / 1000), 0
+    return min(unwasted, s.cross_rate), true
+  end
   local exact = agree and beyond <= 1.15 and lower * stop / 1000 <= 1.1 * burst(s, lower)
-  s.lower = lower
   local estimate = max(lower, model(s))
   if s.paced and not exact then
     local least = s.searching and 0.4 or 0.8

@@ -23,6 +23,7 @@ from rate_coordinator.pacestate import (
     PLATEAU_STOPS,
     POOR_CALLS,
     SEARCH_FROM,
+    START_FROM,
     START_LAG_MS,
     START_MORE,
     UNEVEN,
@@ -109,9 +110,9 @@ def catch_up(s: PaceState, now_ms: float) -> None:
             search(s, base)
 
 
-def _careful(served: float) -> float:
-    """Where to search from, in calls/s, where so many were served per second."""
-    return served / (1 + served / SEARCH_FROM)
+def _careful(served: float, below: float = SEARCH_FROM) -> float:
+    """Where to search from, in calls/s, where so many were served per second; always `below` so many."""
+    return served / (1 + served / below)
 
 
 def _first_pace(s: PaceState) -> None:
@@ -123,7 +124,7 @@ def _first_pace(s: PaceState) -> None:
     slowest = 1000 / max(s.resume_ms - s.cross_ms, 1000)
     more = min(START_MORE, START_LAG_MS / max(1, s.lag_ms)) * max(0, served - 2 * slowest)
     s.paced = True
-    search(s, max(_careful(served + more), slowest))
+    search(s, max(_careful(served), _careful(served + more, START_FROM), slowest))
 
 
 def _cut(s: PaceState) -> None:
@@ -156,13 +157,20 @@ def _estimate(s: PaceState, stop: float) -> tuple[float, bool]:
     beyond = s.cross_rate / s.ceiling if s.paced and not s.searching else 1
     if 1.15 < beyond < 2.5 and stop < 2000:  # the ceiling was too low, because too large a burst was believed in
         s.burst *= max(0.25, 1 / (beyond * beyond))
-    lower = max(  # both are exact in one case and too low in all others
-        1000 * (s.sent + 0.5) / max(1, s.cross_ms - s.mark_ms),  # if none of the upstream's tokens went to waste
-        1000 * (s.sent - _burst(s, s.cross_rate)) / max(1, s.cross_ms - s.start_ms),  # if it was full at the start
-    )
-    agree = abs(lower - s.lower) <= (0.05 + 1 / max(1, s.sent)) * lower
+    counted = max(1, s.sent)
+    # Both are exact in one case and too low in all others: if none of the upstream's tokens went to waste ...
+    unwasted = 1000 * (s.sent + 0.5) / max(1, s.cross_ms - s.mark_ms)
+    # ... and if its bucket was full at the start.
+    lower = max(unwasted, 1000 * (s.sent - _burst(s, s.cross_rate)) / max(1, s.cross_ms - s.start_ms))
+    agree = abs(lower - s.lower) <= (0.05 + 1 / counted) * lower
+    # Where answers take long, nothing is known of the bucket at first; a stop's tokens may all be kept in it.
+    kept = abs(unwasted - s.unwasted) <= (0.05 + 1 / counted) * unwasted
+    kept = kept and not agree and not s.searching and s.burst <= 1
+    s.lower, s.unwasted = lower, unwasted
+    if kept:
+        s.burst, s.burst_ms = max(s.burst, unwasted * stop / 1000), 0
+        return min(unwasted, s.cross_rate), True
     exact = agree and beyond <= 1.15 and lower * stop / 1000 <= 1.1 * _burst(s, lower)
-    s.lower = lower
     estimate = max(lower, _model(s))
     if s.paced and not exact:  # no fall deeper than this at once
         floor = 0.4 if s.searching else 0.8

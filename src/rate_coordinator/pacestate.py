@@ -26,12 +26,14 @@ PROBE_PATIENCE_MS = 5_000
 OPENING_RATE = 10.0
 """The pace starts at so many calls/s after a limit of which nothing was learned."""
 
-SEARCH_FROM = 100.0
+SEARCH_FROM = 150.0
 """The search starts below so many calls/s: a large first burst is a burst rather than a rate."""
 START_MORE = 1.2
 """It starts faster than what was served at first by so much of it at most, ..."""
 START_LAG_MS = 300
-"""... and by less where refusals are heard of later: by this part of a lag."""
+"""... and by less where refusals are heard of later: by this part of a lag; ..."""
+START_FROM = 100.0
+"""... but not at more than this, if it would not start there anyway."""
 SEARCH_TAU_MS = 4_000
 """The search grows as (1 + t / tau)^4: twice in 0.76 s, 16 times in 4 s, and relatively slower the longer it runs."""
 SEARCH_CALLS = 18
@@ -140,6 +142,7 @@ class PaceState:
     # about the upstream
     begun_ms: float = 0  # when the first of the calls was made that the first lesson is drawn from
     lower: float = 0  # it served at least this rate, by the last refusal
+    unwasted: float = 0  # what it served on average since the refusal before, the stop included
     burst: float = 0  # calls it serves beyond its rate; at first, the calls served before the first refusal ...
     burst_ms: float = 0  # ... came in over so long a time
     # the window
