@@ -26,13 +26,16 @@ NAMES = (
     "bucket 50/s, burst 5",
     "bucket 200/s, burst 20",
     "rises 50 -> 150, burst 5",
+    "model 2-20 s, refuses at once, bucket 50/s, burst 5",
+    "model 2-20 s, refuses at once, bucket 5/s, burst 5",
+    "answers after 0.5-2 s, refuses at once, bucket 50/s, burst 5",
     "model 2-20 s, bucket 20/s, burst 20",
     "model 2-20 s, bucket 50/s, burst 5",
     "model 2-20 s, bucket 5/s, burst 5",
     "answers after 0.5-2 s, bucket 50/s, burst 5",
 )
 SHARES = (0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.925, 0.95, 0.975, 1.0)
-SEEDS = (100, 101, 102)
+SEEDS = range(100, 106)
 
 
 class Point(NamedTuple):
@@ -86,6 +89,8 @@ def told(scenario: Scenario, share: float) -> Point:
             scenario.tasks,
             seed,
             latency=scenario.latency,
+            up=scenario.up,
+            refusing=scenario.refusing,
             changes=tuple((at, set_rate(rate)) for at, rate in scenario.changes),
         )
         for seed in SEEDS
@@ -142,7 +147,7 @@ def _plot(name: str, own: Point, curve: list[Point]) -> list[str]:
     def y(time: float) -> str:
         return f"{FLOOR - (FLOOR - TOP) * (min(time, MOST_TIME) - 1) / (MOST_TIME - 1):.1f}"
 
-    heading = name.replace("bucket ", "").replace("answers after ", "")
+    heading = name.replace("bucket ", "").replace("answers after ", "").replace("refuses at once", "quick 429")
     lines = [f'<text class="heading" x="{LEFT}" y="20">{escape(heading)}</text>']
     for time in (1.0, 1.25, 1.5, 2.0):
         lines.append(
