@@ -1,12 +1,17 @@
-"""The Lua scripts, as they ship beside the package or, in an editable install, as they lie in the repository."""
+"""The Lua scripts, as they ship beside the package or, in an editable install, as they lie in the repository.
+
+A script may consist of parts: a line ``-- part: <name>`` in it stands for the text of ``lua/parts/<name>.lua``.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import re
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+_PART = re.compile(r"^-- part: (\w+)\n", re.MULTILINE)
 _HOMES = (Path(__file__).parent / "lua", Path(__file__).parents[2] / "lua")
 
 
@@ -19,11 +24,15 @@ class Script(NamedTuple):
 
 
 def read_script(name: str) -> str:
-    """Return the text of ``lua/<name>.lua``.
+    """Return the text of ``lua/<name>.lua``, with its parts put in.
 
     Raises:
-        FileNotFoundError: There is no such script; the installation is damaged.
+        FileNotFoundError: There is no such script, or a part of it is missing; the installation is damaged.
     """
+    return _PART.sub(lambda part: _read(f"parts/{part[1]}") + "\n", _read(name))
+
+
+def _read(name: str) -> str:
     for home in _HOMES:
         path = home / f"{name}.lua"
         if path.is_file():

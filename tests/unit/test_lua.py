@@ -11,7 +11,9 @@ import pytest
 from rate_coordinator.scripts import read_script
 from tests.unit.lua_source import Script
 
-TEXTS = {path.stem: path.read_text() for path in (Path(__file__).parents[2] / "lua").glob("*.lua")}
+HOME = Path(__file__).parents[2] / "lua"
+SOURCES = {path.stem: path for path in HOME.glob("*.lua")}
+TEXTS = {name: read_script(name) for name in SOURCES}
 SINCE = {
     "DEL": (1, 0),
     "EXISTS": (1, 0),
@@ -200,6 +202,11 @@ def test_every_key_that_is_used_by_its_position_is_in_the_contract(name: str) ->
     assert used <= described
 
 
-@each_script
-def test_the_package_reads_the_same_scripts(name: str) -> None:
-    assert read_script(name) == TEXTS[name]
+def test_a_part_stands_where_it_is_named_and_every_part_is_used() -> None:
+    parts = {path.stem: path.read_text() for path in (HOME / "parts").glob("*.lua")}
+    named = {name: re.findall(r"^-- part: (\w+)$", path.read_text(), re.MULTILINE) for name, path in SOURCES.items()}
+
+    assert set(parts) == {part for names in named.values() for part in names}
+    for name, names in named.items():
+        assert "-- part:" not in TEXTS[name]
+        assert all(parts[part] in TEXTS[name] for part in names)
