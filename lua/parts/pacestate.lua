@@ -31,6 +31,7 @@ local SEARCH_CALLS = 18
 local SEARCH_FROM = 150
 local SEARCH_LAGS = 30
 local SEARCH_TAU_MS = 4000
+local SEARCH_TAU_MOST_MS = 12000
 local SHORT_LAG_MS = 50
 local START_FROM = 100
 local START_LAG_MS = 300
@@ -77,5 +78,5 @@ end
 
 local function search(s, base)
   s.base, s.searching, s.grown_ms = base, true, 0
-  s.tau_ms = max(SEARCH_TAU_MS, SEARCH_LAGS * (s.lag_ms - SHORT_LAG_MS), min(1000 * SEARCH_CALLS / base, 20000))
+  s.tau_ms = max(SEARCH_TAU_MS, SEARCH_LAGS * (s.lag_ms - SHORT_LAG_MS), min(1000 * SEARCH_CALLS / base, SEARCH_TAU_MOST_MS))
 end

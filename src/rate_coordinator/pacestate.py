@@ -37,7 +37,9 @@ START_FROM = 100.0
 SEARCH_TAU_MS = 4_000
 """The search grows as (1 + t / tau)^4: twice in 0.76 s, 16 times in 4 s, and relatively slower the longer it runs."""
 SEARCH_CALLS = 18
-"""Or tau is so many calls at the starting rate, if longer (20 s at most): slow upstreams would be overrun else."""
+"""Or tau is so many calls at the starting rate, if longer: slow upstreams would be overrun else, ..."""
+SEARCH_TAU_MOST_MS = 12_000
+"""... but not longer than this: nothing may have been answered yet, so that nothing is known."""
 SEARCH_LAGS = 30
 """Or tau is so many lags, if longer: then the pace grows by less than 15 % before a refusal is heard of ..."""
 SHORT_LAG_MS = 50
@@ -189,4 +191,6 @@ def gate_ms(s: PaceState) -> float:
 def search(s: PaceState, base: float) -> None:
     """Search for the upstream's rate from `base` (calls/s) upwards."""
     s.base, s.searching, s.grown_ms = base, True, 0
-    s.tau_ms = max(SEARCH_TAU_MS, SEARCH_LAGS * (s.lag_ms - SHORT_LAG_MS), min(1000 * SEARCH_CALLS / base, 20_000))
+    s.tau_ms = max(
+        SEARCH_TAU_MS, SEARCH_LAGS * (s.lag_ms - SHORT_LAG_MS), min(1000 * SEARCH_CALLS / base, SEARCH_TAU_MOST_MS)
+    )

@@ -126,10 +126,10 @@ FURTHER = {
         lambda: FixedWindow(600, 60), 3000, 400, latency=MODEL, ideal=240 + MODEL_TAIL, time=1.2
     ),
     "model 2-20 s, refuses at once, bucket 20/s, burst 20": Scenario(
-        lambda: TokenBucket(20, 20), 2000, 400, latency=MODEL, refusing=QUICK, ideal=99 + MODEL_TAIL
+        lambda: TokenBucket(20, 20), 2000, 400, latency=MODEL, refusing=QUICK, ideal=99 + MODEL_TAIL, time=1.2
     ),
     "model 2-20 s, refuses at once, bucket 50/s, burst 5": Scenario(
-        lambda: TokenBucket(50, 5), 4000, 400, latency=MODEL, refusing=QUICK, ideal=110 + MODEL_TAIL
+        lambda: TokenBucket(50, 5), 4000, 400, latency=MODEL, refusing=QUICK, ideal=110 + MODEL_TAIL, time=1.22
     ),
     "model 2-20 s, refuses at once, bucket 5/s, burst 5": Scenario(
         lambda: TokenBucket(5, 5), 1000, 400, latency=MODEL, refusing=QUICK, ideal=199 + MODEL_TAIL
@@ -190,7 +190,7 @@ HARDER = {
         lambda: TokenBucket(5, 50), 1000, 400, latency=MODEL, refusing=QUICK, ideal=190 + MODEL_TAIL
     ),
     "answers after 0.5-2 s, refuses at once, bucket 50/s, burst 5": Scenario(
-        lambda: TokenBucket(50, 5), 4000, 400, latency=(0.5, 2), refusing=QUICK, time=1.15
+        lambda: TokenBucket(50, 5), 4000, 400, latency=(0.5, 2), refusing=QUICK, time=1.18
     ),
     "answers after 0.5-2 s, bucket 50/s, burst 50": Scenario(
         lambda: TokenBucket(50, 50), 4000, 400, latency=(0.5, 2), time=1.15
@@ -200,7 +200,7 @@ HARDER = {
     ),
     "bucket 200/s, burst 20": Scenario(lambda: TokenBucket(200, 20), 6000, 400),
     "bucket 10/s, burst 100": Scenario(lambda: TokenBucket(10, 100), 1500, 400),
-    "bucket 0.2/s, burst 50": Scenario(lambda: TokenBucket(0.2, 50), 200, 100, late_share=0.03),
+    "bucket 0.2/s, burst 50": Scenario(lambda: TokenBucket(0.2, 50), 200, 100, late_share=0.035),
 }
 
 SCENARIOS = GIVEN | FURTHER | HARDER

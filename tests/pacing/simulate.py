@@ -382,8 +382,8 @@ def simulate(
 ) -> Outcome:
     """Let ``tasks`` concurrent tasks make ``calls`` successful calls; a refused call queues again.
 
-    Of the ``latency`` (seconds, from and to), the part ``up`` passes before a call counts, the rest after; where
-    it is refused, the rest of ``refusing``, if given.
+    Of the ``latency`` (seconds, from and to), the part ``up`` passes before a call counts, the rest after. Where
+    ``refusing`` is given, that is what refusals take, and the ``latency`` begins when a call counts.
     """
     rng = random.Random(seed)
     agenda: list[tuple[float, int, Callable[[float], None]]] = []
@@ -421,8 +421,11 @@ def simulate(
 
     def arrive(now: float, epoch: int, sent_at: float) -> None:
         wait = upstream.hit(now)
-        taken = latency if wait is None or refusing is None else refusing
-        at(now + rng.uniform(*taken) * (1 - up), lambda now: answered(now, epoch, wait, sent_at))
+        if refusing is None:
+            rest = rng.uniform(*latency) * (1 - up)
+        else:
+            rest = rng.uniform(*refusing) * (1 - up) if wait is not None else rng.uniform(*latency)
+        at(now + rest, lambda now: answered(now, epoch, wait, sent_at))
 
     def answered(now: float, epoch: int, wait: float | None, sent_at: float) -> None:
         nonlocal finished, done, first, late, waiting
