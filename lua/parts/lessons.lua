@@ -29,6 +29,10 @@ local function model(s)
   return low > 1 and a * low * low * low * low + c or 0
 end
 
+local function blur_of(s, period_ms)
+  return max(WINDOW_WAIT_MS, 0.02 * period_ms) + s.lag_ms
+end
+
 local function usual_period(period_ms, lag_ms)
   local best = 0
   for _, seconds in ipairs(WINDOW_PERIODS_S) do
@@ -41,7 +45,8 @@ end
 
 local function is_window(s, into)
   if s.told_ms <= WINDOW_WAIT_MS then
-    return false
+    local ends = abs(s.resume_ms - s.win_start_ms - s.period_ms) <= blur_of(s, s.period_ms)
+    return not s.confirmed and 0 < s.budget and s.budget <= s.used and ends
   end
   local same = abs(s.told_ms - s.prev_told_ms) <= 0.02 * s.told_ms
   if same and abs(into - s.prev_into_ms) > max(1000, 0.25 * s.told_ms) + s.lag_ms then
@@ -140,7 +145,7 @@ local function learn(s)
   s.next_free_ms, s.last_ms = s.resume_ms, s.resume_ms
   local into = s.cross_ms - s.win_start_ms
   if first_ever then
-    s.sent = max(s.sent, s.served)
+    s.sent = s.served > 0 and s.served or max(0, s.sent)
     s.used = s.sent
     s.burst, s.burst_ms = s.sent, max(s.lag_ms / 2, s.cross_ms - s.mark_ms - s.lag_ms)
     s.begun_ms = s.mark_ms
@@ -167,8 +172,7 @@ local function learn(s)
   s.misses, s.last_sent = 0, s.sent
   if is_window(s, into) then
     local period_ms = usual_period(s.resume_ms - s.win_start_ms, s.lag_ms)
-    local blur_ms = max(WINDOW_WAIT_MS, 0.02 * period_ms) + s.lag_ms
-    s.confirmed = s.budget > 0 and abs(period_ms - s.period_ms) <= blur_ms
+    s.confirmed = s.budget > 0 and abs(period_ms - s.period_ms) <= blur_of(s, period_ms)
     s.period_ms = s.confirmed and max(period_ms, s.period_ms) or period_ms
     s.budget, s.used, s.win_start_ms, s.over, s.skipped = max(1, s.used), 0, s.resume_ms, false, 0
     s.prev_told_ms, s.prev_into_ms = s.told_ms, into

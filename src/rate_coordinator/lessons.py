@@ -47,7 +47,8 @@ def learn(s: PaceState) -> None:
     s.next_free_ms = s.last_ms = s.resume_ms
     into = s.cross_ms - s.win_start_ms
     if first_ever:
-        s.sent = s.used = max(s.sent, s.served)
+        # Of those that nothing was heard of, nobody can tell which were served, if any were answered.
+        s.sent = s.used = s.served if s.served > 0 else max(0, s.sent)
         s.burst, s.burst_ms = s.sent, max(s.lag_ms / 2, s.cross_ms - s.mark_ms - s.lag_ms)
         s.begun_ms = s.mark_ms
     elif s.sent <= 0 or (s.budget > 0 and s.used <= 0):  # still closed: nothing to learn but patience
@@ -67,8 +68,7 @@ def learn(s: PaceState) -> None:
     s.misses, s.last_sent = 0, s.sent
     if _is_window(s, into):
         period = _usual_period(s.resume_ms - s.win_start_ms, s.lag_ms)
-        blur = max(WINDOW_WAIT_MS, 0.02 * period) + s.lag_ms
-        s.confirmed = s.budget > 0 and abs(period - s.period_ms) <= blur
+        s.confirmed = s.budget > 0 and abs(period - s.period_ms) <= _blur(s, period)
         s.period_ms = max(period, s.period_ms) if s.confirmed else period
         s.budget, s.used, s.win_start_ms, s.over, s.skipped = max(1, s.used), 0, s.resume_ms, False, 0
         s.prev_told_ms, s.prev_into_ms = s.told_ms, into
@@ -82,14 +82,20 @@ def learn(s: PaceState) -> None:
 
 def _is_window(s: PaceState, into: float) -> bool:
     """Whether the refusal, `into` ms after the window's beginning, came from an allowance and not from the pace."""
-    if s.told_ms <= WINDOW_WAIT_MS:
-        return False
+    if s.told_ms <= WINDOW_WAIT_MS:  # unless the allowance was used up just before the window's end
+        ends = abs(s.resume_ms - s.win_start_ms - s.period_ms) <= _blur(s, s.period_ms)
+        return not s.confirmed and 0 < s.budget <= s.used and ends
     same = abs(s.told_ms - s.prev_told_ms) <= 0.02 * s.told_ms
     if same and abs(into - s.prev_into_ms) > max(1000, 0.25 * s.told_ms) + s.lag_ms:
         s.guess_ms = s.told_ms  # a window's end comes nearer; a guess stays the same
     if abs(s.told_ms - s.guess_ms) <= 0.02 * s.told_ms:
         return False
     return s.told_ms * s.used >= WINDOW_TURNS * (into + s.told_ms)
+
+
+def _blur(s: PaceState, period_ms: float) -> float:
+    """How far a measured period may be from the true one."""
+    return max(WINDOW_WAIT_MS, 0.02 * period_ms) + s.lag_ms
 
 
 def _usual_period(period_ms: float, lag_ms: float) -> float:

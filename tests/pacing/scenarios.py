@@ -168,6 +168,7 @@ FURTHER = {
 
 HARDER = {
     "lost 10 %, sliding 100 in 10 s": Scenario(lambda: SlidingWindow(100, 10), 1000, 200, lost=0.1, time=1.15),
+    "lost 10 %, bucket 50/s, burst 5, 2000 calls": Scenario(lambda: TokenBucket(50, 5), 2000, 400, lost=0.1, time=1.22),
     "falls 50 -> 20, burst 5": changing(5, 4000, (40, 20), time=1.2),
     "rises 50 -> 150, burst 50": changing(50, 10_000, (40, 150), time=1.2),
     "rises 50 -> 150, burst 5": changing(5, 10_000, (40, 150), time=1.45),
