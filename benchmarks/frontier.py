@@ -147,8 +147,9 @@ def _plot(name: str, own: Point, curve: list[Point]) -> list[str]:
     def y(time: float) -> str:
         return f"{FLOOR - (FLOOR - TOP) * (min(time, MOST_TIME) - 1) / (MOST_TIME - 1):.1f}"
 
-    heading = name.replace("bucket ", "").replace("answers after ", "").replace("refuses at once", "quick 429")
-    lines = [f'<text class="heading" x="{LEFT}" y="20">{escape(heading)}</text>']
+    *kind, rate, burst = name.replace("bucket ", "").split(", ")
+    headings = [", ".join(kind).replace("answers after ", "").replace("refuses", "429s"), f"{rate}, {burst}"]
+    lines = [f'<text class="heading" x="{LEFT}" y="{13 + 14 * row}">{escape(headings[row])}</text>' for row in (0, 1)]
     for time in (1.0, 1.25, 1.5, 2.0):
         lines.append(
             f'<path class="grid" d="M{LEFT} {y(time)}H{WIDTH - 14}"/><text x="8" y="{y(time)}" dy="4">{time:g}</text>'
