@@ -141,19 +141,7 @@ local function write_pace(s)
   redis.call('PEXPIREAT', paces_key, integer(tonumber(last[2])))
 end
 
-local function is_out(s)
-  return s.probing and not s.gate
-end
-
-local function free(s)
-  s.gate, s.next_free_ms = true, max(s.resume_ms, min(s.probe_ms, s.next_free_ms))
-end
-
-local function open(s, now_ms)
-  s.probing = false
-  s.start_ms = max(now_ms, s.start_ms)
-  s.next_free_ms, s.last_ms = s.start_ms, s.start_ms
-end
+-- part: probing
 
 local function opening(now_ms, resume_ms, forget_ms, epoch, probed)
   return {is_new = true, epoch = epoch, forget_ms = forget_ms, gate = not probed, probing = not probed,

@@ -44,6 +44,7 @@ local IS_FLAG = {
 
 -- part: pacestate
 -- part: lessons
+-- part: probing
 -- part: pacing
 -- part: spreading
 

@@ -1,5 +1,4 @@
--- How turns are taken: a line by line copy of pacing.py and of what it needs of probing.py, where it is explained. Needs
--- lessons.lua.
+-- How turns are taken: a line by line copy of pacing.py, where it is explained. Needs lessons.lua and probing.lua.
 
 local function begin_window(s, now_ms)
   if s.budget <= 0 then
@@ -36,30 +35,6 @@ local function tick(s, now_ms)
   s.grown_ms = s.grown_ms + max(0, now_ms - s.last_ms - IDLE_WEIGHT * idle)
   s.mark_ms, s.start_ms = s.mark_ms + idle, s.start_ms + idle
   s.last_ms = max(s.last_ms, now_ms)
-end
-
-local function is_out(s)
-  return s.probing and not s.gate
-end
-
-local function free(s)
-  s.gate, s.next_free_ms = true, max(s.resume_ms, min(s.probe_ms, s.next_free_ms))
-end
-
-local function open(s, now_ms)
-  s.probing = false
-  s.start_ms = max(now_ms, s.start_ms)
-  s.next_free_ms, s.last_ms = s.start_ms, s.start_ms
-end
-
-local function lapse(s, now_ms)
-  if is_out(s) and now_ms >= s.next_free_ms then
-    if now_ms - max(s.probe_ms, s.resume_ms) >= PROBE_PATIENCE_MS then
-      open(s, now_ms)
-    else
-      free(s)
-    end
-  end
 end
 
 local function take(s, now_ms, wanted, horizon_ms)
