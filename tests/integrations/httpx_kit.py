@@ -24,7 +24,7 @@ ENCODED: dict[str | None, Callable[[bytes], bytes]] = {None: bytes, "gzip": gzip
 class Kit:
     """A library, and what plugs into it."""
 
-    library: Any
+    client_library: Any
     module: Any
 
     @classmethod
@@ -33,14 +33,14 @@ class Kit:
 
     def client(self, coordinator: RateLimitCoordinator, transport: Any = None, **settings: Any) -> Any:
         # To load certificates that nobody needs takes longer than a test.
-        transport = transport or self.library.AsyncHTTPTransport(verify=False)
+        transport = transport or self.client_library.AsyncHTTPTransport(verify=False)
         made = self.module.AsyncCoordinatedTransport(coordinator, transport, **settings)
-        return self.library.AsyncClient(transport=made, timeout=30)
+        return self.client_library.AsyncClient(transport=made, timeout=30)
 
     def sync_client(self, coordinator: SyncCoordinator, transport: Any = None, **settings: Any) -> Any:
-        transport = transport or self.library.HTTPTransport(verify=False)
+        transport = transport or self.client_library.HTTPTransport(verify=False)
         made = self.module.CoordinatedTransport(coordinator, transport, **settings)
-        return self.library.Client(transport=made, timeout=30)
+        return self.client_library.Client(transport=made, timeout=30)
 
 
 def warnings_of(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:

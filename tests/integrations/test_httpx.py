@@ -115,7 +115,7 @@ async def test_a_served_answer_that_tells_what_is_left_slows_everybody_down(
 async def test_where_nothing_is_wrapped_the_librarys_own_transport_sends(
     coordinator: RateLimitCoordinator, kit: Kit, upstream: Upstream
 ) -> None:
-    async with kit.library.AsyncClient(transport=kit.module.AsyncCoordinatedTransport(coordinator)) as client:
+    async with kit.client_library.AsyncClient(transport=kit.module.AsyncCoordinatedTransport(coordinator)) as client:
         assert (await client.get(upstream.url)).status_code == 200
 
 
@@ -190,7 +190,7 @@ async def test_a_wait_that_is_too_long_at_first_is_a_timeout_of_the_library_and_
 ) -> None:
     await coordinator.report_rate_limit(HOST, 600)
     async with kit.client(coordinator, timeout=1) as client:
-        with pytest.raises(kit.library.TimeoutException) as raised:
+        with pytest.raises(kit.client_library.TimeoutException) as raised:
             await client.get(upstream.url)
     assert isinstance(raised.value, LimitWaitTimeout)
     assert isinstance(raised.value, kit.module.AdmissionTimeout)
@@ -204,7 +204,9 @@ async def test_the_clients_own_timeouts_do_not_count_while_a_request_waits(
 ) -> None:
     await coordinator.report_rate_limit(HOST, 0.5)
     transport = kit.module.AsyncCoordinatedTransport(coordinator)
-    async with kit.library.AsyncClient(transport=transport, timeout=kit.library.Timeout(30, pool=0.1)) as client:
+    async with kit.client_library.AsyncClient(
+        transport=transport, timeout=kit.client_library.Timeout(30, pool=0.1)
+    ) as client:
         assert (await client.get(upstream.url)).status_code == 200
 
 
@@ -214,16 +216,16 @@ async def test_a_refusal_that_is_not_returned_gives_its_connection_back_before_t
     long = refused(0.01)
     long.body = b"x" * (4 * REFUSAL_BODY_BYTES)
     upstream.replies += [long, long]
-    wrapped = kit.library.AsyncHTTPTransport(limits=kit.library.Limits(max_connections=1))
+    wrapped = kit.client_library.AsyncHTTPTransport(limits=kit.client_library.Limits(max_connections=1))
     async with kit.client(coordinator, wrapped, attempts=3) as client:
-        assert (await client.get(upstream.url, timeout=kit.library.Timeout(30, pool=1))).status_code == 200
+        assert (await client.get(upstream.url, timeout=kit.client_library.Timeout(30, pool=1))).status_code == 200
 
 
 async def test_a_request_that_waits_to_be_sent_again_holds_no_connection(
     coordinator: RateLimitCoordinator, kit: Kit, upstream: Upstream
 ) -> None:
     upstream.replies.append(refused(60))
-    wrapped = kit.library.AsyncHTTPTransport(limits=kit.library.Limits(max_connections=1))
+    wrapped = kit.client_library.AsyncHTTPTransport(limits=kit.client_library.Limits(max_connections=1))
     async with kit.client(coordinator, wrapped, attempts=2, backend=lambda request: request.url.path) as client:
         waiting = asyncio.create_task(client.get(f"{upstream.url}/one"))
         await eventually(lambda: coordinator.active_limits)
@@ -298,7 +300,7 @@ async def test_a_refusal_whose_body_breaks_off_is_reported_and_its_reader_gets_t
     async with kit.client(coordinator) as client, client.stream("GET", upstream.url) as response:
         chunks = response.aiter_raw()
         read = await anext(chunks)
-        with pytest.raises(kit.library.RemoteProtocolError):
+        with pytest.raises(kit.client_library.RemoteProtocolError):
             await anext(chunks)
     assert read == b"half of"
     assert coordinator.recent_events[0].suggested_wait_seconds == 7.0
@@ -321,7 +323,7 @@ async def test_a_stream_that_is_served_is_handed_on_at_once_and_holds_up_nobody(
 async def test_an_answer_that_was_made_from_bytes_is_looked_at_as_well(
     coordinator: RateLimitCoordinator, kit: Kit
 ) -> None:
-    wrapped = kit.library.MockTransport(lambda request: kit.library.Response(429, json=QUOTA))
+    wrapped = kit.client_library.MockTransport(lambda request: kit.client_library.Response(429, json=QUOTA))
     async with kit.client(coordinator, wrapped) as client:
         response = await client.get("http://acme.test")
     assert response.json() == QUOTA
@@ -331,7 +333,7 @@ async def test_an_answer_that_was_made_from_bytes_is_looked_at_as_well(
 async def test_an_answer_that_a_wrapped_transport_has_read_is_looked_at_as_well(
     coordinator: RateLimitCoordinator, kit: Kit, upstream: Upstream
 ) -> None:
-    class Logging(kit.library.AsyncHTTPTransport):  # type: ignore[misc,name-defined]
+    class Logging(kit.client_library.AsyncHTTPTransport):  # type: ignore[misc,name-defined]
         async def handle_async_request(self, request: Any) -> Any:
             response = await super().handle_async_request(request)
             await response.aread()
@@ -401,7 +403,7 @@ async def test_an_error_of_the_transport_passes_through_and_tells_nothing(
     with Upstream() as gone:
         url = gone.url
     async with kit.client(coordinator, attempts=3) as client:
-        with pytest.raises(kit.library.ConnectError):
+        with pytest.raises(kit.client_library.ConnectError):
             await client.get(url)
     assert coordinator.recent_events == []
     assert coordinator.active_limits == {}
@@ -415,7 +417,7 @@ class Watched:
         self.closed = 0
         watched = self
 
-        class Stream(kit.library.AsyncByteStream):  # type: ignore[misc,name-defined]
+        class Stream(kit.client_library.AsyncByteStream):  # type: ignore[misc,name-defined]
             async def __aiter__(self) -> AsyncIterator[bytes]:
                 watched.begun.set()
                 yield await read()
@@ -423,9 +425,9 @@ class Watched:
             async def aclose(self) -> None:
                 watched.closed += 1
 
-        class Transport(kit.library.AsyncBaseTransport):  # type: ignore[misc,name-defined]
+        class Transport(kit.client_library.AsyncBaseTransport):  # type: ignore[misc,name-defined]
             async def handle_async_request(self, request: Any) -> Any:
-                return kit.library.Response(status, headers={"retry-after": "0.01"}, stream=Stream())
+                return kit.client_library.Response(status, headers={"retry-after": "0.01"}, stream=Stream())
 
         self.transport = Transport()
 
@@ -478,7 +480,7 @@ async def test_closing_a_client_closes_what_is_wrapped_and_not_the_coordinator(
 ) -> None:
     told: list[str] = []
 
-    class Wrapped(kit.library.AsyncBaseTransport):  # type: ignore[misc,name-defined]
+    class Wrapped(kit.client_library.AsyncBaseTransport):  # type: ignore[misc,name-defined]
         async def __aenter__(self) -> Any:
             told.append("opened")
             return self
@@ -543,7 +545,7 @@ def test_a_coordinator_of_the_other_kind_is_told(kit: Kit) -> None:
     with pytest.raises(ValueError, match=r"coordinator must be a rate_coordinator.RateLimitCoordinator"):
         kit.module.AsyncCoordinatedTransport(other)
     with pytest.raises(ValueError, match="transport must be an"):
-        kit.module.AsyncCoordinatedTransport(one, kit.library.HTTPTransport())
+        kit.module.AsyncCoordinatedTransport(one, kit.client_library.HTTPTransport())
 
 
 async def test_a_function_that_names_nobody_is_told_and_nothing_is_sent(

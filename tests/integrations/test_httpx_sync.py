@@ -106,7 +106,7 @@ def test_a_wait_that_is_too_long_after_a_refusal_is_not_begun_and_the_refusal_re
         began = time.monotonic()
         assert client.post(upstream.url, json={}).json() == {"error": {"message": "slow down"}}
         assert time.monotonic() - began < 15
-        with pytest.raises(kit.library.TimeoutException) as raised:
+        with pytest.raises(kit.client_library.TimeoutException) as raised:
             client.post(upstream.url, json={})
     assert isinstance(raised.value, kit.module.AdmissionTimeout)
     assert isinstance(raised.value, LimitWaitTimeout)
@@ -119,9 +119,9 @@ def test_a_refusal_that_is_not_returned_gives_its_connection_back_before_the_nex
     long = refused(0.01)
     long.body = b"x" * (4 * REFUSAL_BODY_BYTES)
     upstream.replies += [long, long]
-    wrapped = kit.library.HTTPTransport(limits=kit.library.Limits(max_connections=1))
+    wrapped = kit.client_library.HTTPTransport(limits=kit.client_library.Limits(max_connections=1))
     with kit.sync_client(coordinator, wrapped, attempts=3) as client:
-        assert client.get(upstream.url, timeout=kit.library.Timeout(30, pool=1)).status_code == 200
+        assert client.get(upstream.url, timeout=kit.client_library.Timeout(30, pool=1)).status_code == 200
 
 
 @pytest.mark.parametrize("streamed", [False, True])
@@ -156,7 +156,7 @@ def test_a_refusal_whose_body_breaks_off_is_reported_and_its_reader_gets_the_err
     with kit.sync_client(coordinator) as client, client.stream("GET", upstream.url) as response:
         chunks = response.iter_raw()
         assert next(chunks) == b"half of"
-        with pytest.raises(kit.library.RemoteProtocolError):
+        with pytest.raises(kit.client_library.RemoteProtocolError):
             next(chunks)
     assert coordinator.recent_events[0].suggested_wait_seconds == 7.0
 
@@ -185,7 +185,7 @@ def test_a_refusal_within_a_short_success_is_recognised_and_stays_as_it_was(
 
 
 def test_an_answer_that_was_made_from_bytes_is_looked_at_as_well(coordinator: RateLimitCoordinator, kit: Kit) -> None:
-    wrapped = kit.library.MockTransport(lambda request: kit.library.Response(429, json=QUOTA))
+    wrapped = kit.client_library.MockTransport(lambda request: kit.client_library.Response(429, json=QUOTA))
     with kit.sync_client(coordinator, wrapped) as client:
         assert client.get("http://acme.test").json() == QUOTA
     assert coordinator.recent_events[0].reason == "quota"
@@ -207,7 +207,7 @@ def test_an_error_of_the_transport_passes_through_and_tells_nothing(
 ) -> None:
     with Upstream() as gone:
         url = gone.url
-    with kit.sync_client(coordinator, attempts=3) as client, pytest.raises(kit.library.ConnectError):
+    with kit.sync_client(coordinator, attempts=3) as client, pytest.raises(kit.client_library.ConnectError):
         client.get(url)
     assert coordinator.recent_events == []
 
@@ -217,7 +217,7 @@ def test_an_interrupted_request_lets_go_of_the_refusal_that_it_looks_at(
 ) -> None:
     closed: list[bool] = []
 
-    class Stream(kit.library.SyncByteStream):  # type: ignore[misc,name-defined]
+    class Stream(kit.client_library.SyncByteStream):  # type: ignore[misc,name-defined]
         def __iter__(self) -> Iterator[bytes]:
             raise KeyboardInterrupt
             yield b""
@@ -225,7 +225,7 @@ def test_an_interrupted_request_lets_go_of_the_refusal_that_it_looks_at(
         def close(self) -> None:
             closed.append(True)
 
-    wrapped = kit.library.MockTransport(lambda request: kit.library.Response(429, stream=Stream()))
+    wrapped = kit.client_library.MockTransport(lambda request: kit.client_library.Response(429, stream=Stream()))
     with kit.sync_client(coordinator, wrapped) as client, pytest.raises(KeyboardInterrupt):
         client.get("http://acme.test")
     assert closed == [True]
@@ -237,7 +237,7 @@ def test_closing_a_client_closes_what_is_wrapped_and_not_the_coordinator(
 ) -> None:
     told: list[str] = []
 
-    class Wrapped(kit.library.BaseTransport):  # type: ignore[misc,name-defined]
+    class Wrapped(kit.client_library.BaseTransport):  # type: ignore[misc,name-defined]
         def __enter__(self) -> Any:
             told.append("opened")
             return self

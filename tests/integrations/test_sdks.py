@@ -51,14 +51,14 @@ FROM_ANTHROPIC = {
 class Sdk(Protocol):
     """An SDK, and one call of it with a coordinator of its own at a place."""
 
-    library: Any
+    client_library: Any
     answer: dict[str, Any]
 
     def ask(self, place: Place, upstream: Upstream, retries: int, **settings: Any) -> str: ...
 
 
 class AsyncOpenAI:
-    library: Any = openai
+    client_library: Any = openai
     answer = FROM_OPENAI
 
     def ask(self, place: Place, upstream: Upstream, retries: int, **settings: Any) -> str:
@@ -76,7 +76,7 @@ class AsyncOpenAI:
 
 
 class SyncOpenAI:
-    library: Any = openai
+    client_library: Any = openai
     answer = FROM_OPENAI
 
     def ask(self, place: Place, upstream: Upstream, retries: int, **settings: Any) -> str:
@@ -89,7 +89,7 @@ class SyncOpenAI:
 class SyncOpenAIWithHttpx:
     """It still takes a client of the first httpx."""
 
-    library: Any = openai
+    client_library: Any = openai
     answer = FROM_OPENAI
 
     def ask(self, place: Place, upstream: Upstream, retries: int, **settings: Any) -> str:
@@ -100,7 +100,7 @@ class SyncOpenAIWithHttpx:
 
 
 class AsyncAnthropic:
-    library: Any = anthropic
+    client_library: Any = anthropic
     answer = FROM_ANTHROPIC
 
     def ask(self, place: Place, upstream: Upstream, retries: int, **settings: Any) -> str:
@@ -118,7 +118,7 @@ class AsyncAnthropic:
 
 
 class SyncAnthropic:
-    library: Any = anthropic
+    client_library: Any = anthropic
     answer = FROM_ANTHROPIC
 
     def ask(self, place: Place, upstream: Upstream, retries: int, **settings: Any) -> str:
@@ -171,7 +171,7 @@ def test_with_its_own_retries_off_an_sdk_makes_as_many_calls_as_it_is_allowed(
 ) -> None:
     """P49."""
     upstream.otherwise = refused(0.01)
-    with pytest.raises(sdk.library.RateLimitError, match="slow down"):
+    with pytest.raises(sdk.client_library.RateLimitError, match="slow down"):
         sdk.ask(alone, upstream, OFF, attempts=2)
     assert len(upstream.asked) == 2
     assert warnings_of(caplog) == []
@@ -182,7 +182,7 @@ def test_with_its_own_retries_left_on_an_sdk_multiplies_the_calls_and_that_is_wa
 ) -> None:
     """P49."""
     upstream.otherwise = refused(0.01)
-    with pytest.raises(sdk.library.RateLimitError, match="slow down"):
+    with pytest.raises(sdk.client_library.RateLimitError, match="slow down"):
         sdk.ask(alone, upstream, LEFT_ON, attempts=2)
     assert len(upstream.asked) == 2 * (1 + LEFT_ON)
     assert len(warnings_of(caplog)) == 1
@@ -196,7 +196,7 @@ def test_whoever_uses_whichever_sdk_heeds_what_the_others_were_told(real: Place,
         watching.refresh()
         assert list(watching.active_limits) == [HOST]
         for sdk in SDKS:
-            with pytest.raises(sdk.library.APITimeoutError) as raised:
+            with pytest.raises(sdk.client_library.APITimeoutError) as raised:
                 sdk.ask(real, upstream, OFF, timeout=1)
             assert isinstance(raised.value.__cause__, LimitWaitTimeout)
     assert len(upstream.asked) == 1

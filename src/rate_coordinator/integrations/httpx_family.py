@@ -152,7 +152,7 @@ def _checked(transport: object, base: type) -> object:
 
 class _Outgoing(Generic[RequestT]):
     def __init__(self, library: Library, request: RequestT) -> None:
-        self.library = library
+        self.client_library = library
         self.request = request
 
     @property
@@ -168,11 +168,11 @@ class _Outgoing(Generic[RequestT]):
     @property
     def repeatable(self) -> bool:
         """See ``sending.Outgoing``."""
-        return isinstance(self.request.stream, self.library.byte_stream)
+        return isinstance(self.request.stream, self.client_library.byte_stream)
 
     def timed_out(self, error: LimitWaitTimeout) -> Exception:
         """See ``sending.Outgoing``."""
-        return self.library.timed_out(str(error), self.request)
+        return self.client_library.timed_out(str(error), self.request)
 
 
 class AsyncHttpxExchange(_Outgoing[RequestT], Generic[RequestT, ResponseT]):
@@ -189,11 +189,11 @@ class AsyncHttpxExchange(_Outgoing[RequestT], Generic[RequestT, ResponseT]):
     async def look(self, response: ResponseT) -> Seen:
         """See ``sending.AsyncExchange``."""
         if not is_telling(response.status_code, response.headers):
-            return self.library.seen(response, None)
+            return self.client_library.seen(response, None)
         if response.is_stream_consumed:
-            return self.library.seen(response, response.content, decoded=True)
-        response.stream = replay = self.library.async_replay(response.stream)
-        return self.library.seen(response, await replay.begin())
+            return self.client_library.seen(response, response.content, decoded=True)
+        response.stream = replay = self.client_library.async_replay(response.stream)
+        return self.client_library.seen(response, await replay.begin())
 
     async def close(self, response: ResponseT) -> None:
         """See ``sending.AsyncExchange``."""
@@ -214,11 +214,11 @@ class HttpxExchange(_Outgoing[RequestT], Generic[RequestT, ResponseT]):
     def look(self, response: ResponseT) -> Seen:
         """See ``sending.AsyncExchange``."""
         if not is_telling(response.status_code, response.headers):
-            return self.library.seen(response, None)
+            return self.client_library.seen(response, None)
         if response.is_stream_consumed:
-            return self.library.seen(response, response.content, decoded=True)
-        response.stream = replay = self.library.replay(response.stream)
-        return self.library.seen(response, replay.begin())
+            return self.client_library.seen(response, response.content, decoded=True)
+        response.stream = replay = self.client_library.replay(response.stream)
+        return self.client_library.seen(response, replay.begin())
 
     def close(self, response: ResponseT) -> None:
         """See ``sending.AsyncExchange``."""
